@@ -1,0 +1,1 @@
+"""The mesh's words: MCP messages, subjects, errors and contracts, without I/O."""

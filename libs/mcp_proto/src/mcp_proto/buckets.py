@@ -1,0 +1,87 @@
+"""Bucket names and key grammar: the stored state, and which service writes it.
+
+A bucket has one writer (``mesh_instances`` and ``mesh_lease``: one writer per key) and many
+watchers. Keys are built from encoded tokens only, so no key can leave its tenant.
+"""
+
+import msgspec
+
+from mcp_proto.ids import is_tenant_id
+from mcp_proto.subjects import PLATFORM, encode_token
+
+__all__ = [
+    "CATALOG",
+    "CONFIG",
+    "INSTANCES",
+    "KEYS",
+    "LEASE",
+    "LOGINS",
+    "SERVERS",
+    "SESSIONS",
+    "Bucket",
+    "key",
+    "tenant_kv",
+]
+
+
+class Bucket(msgspec.Struct, frozen=True, kw_only=True):
+    """Settings of one KV bucket, as its owner ensures them.
+
+    Attributes:
+        name: bucket name; the stream is ``KV_{name}`` on ``$KV.{name}.>``.
+        writer: service that may write (and ensures the bucket).
+        history: revisions kept per key.
+        memory: memory storage; on a single broker such a bucket dies with it.
+        ttl_s: bucket-wide age limit in seconds; 0 = none.
+        per_key_ttl: keys may carry ``Nats-TTL``; expiry leaves markers for watchers.
+        value_max_bytes: largest value; -1 = broker limit.
+        bytes_max: size of the bucket; -1 = none.
+    """
+
+    name: str
+    writer: str
+    history: int = 1
+    memory: bool = False
+    ttl_s: float = 0.0
+    per_key_ttl: bool = False
+    value_max_bytes: int = -1
+    bytes_max: int = -1
+
+    @property
+    def stream(self) -> str:
+        """Name of the JetStream stream behind the bucket."""
+        return f"KV_{self.name}"
+
+
+INSTANCES = Bucket(
+    name="mesh_instances", writer="registry", memory=True, per_key_ttl=True, value_max_bytes=4096
+)
+CATALOG = Bucket(name="mesh_catalog", writer="registry", history=5, value_max_bytes=512 * 1024)
+SERVERS = Bucket(name="mesh_servers", writer="registry", history=10)
+CONFIG = Bucket(name="mesh_config", writer="tenant-auth", history=10)
+KEYS = Bucket(name="mesh_keys", writer="tenant-auth", history=10)
+LOGINS = Bucket(name="mesh_logins", writer="tenant-auth", per_key_ttl=True)
+SESSIONS = Bucket(name="mesh_sessions", writer="gateway", per_key_ttl=True)
+LEASE = Bucket(name="mesh_lease", writer="registry", per_key_ttl=True)
+
+
+def tenant_kv(tenant: str, bytes_max: int = -1) -> Bucket:
+    """The bucket behind the ``kv_*`` tools of one tenant.
+
+    Raises:
+        ValueError: not a tenant id (its characters must be legal in a bucket name).
+    """
+    if not is_tenant_id(tenant):
+        raise ValueError(f"not a tenant id: {tenant!r}")
+    return Bucket(
+        name=f"mesh_t_{tenant}", writer="tool-runner", per_key_ttl=True, bytes_max=bytes_max
+    )
+
+
+def key(*names: str) -> str:
+    """A KV key from decoded names; every name is one encoded token.
+
+    Raises:
+        ValueError: a name is empty.
+    """
+    return ".".join(PLATFORM if name == PLATFORM else encode_token(name) for name in names)

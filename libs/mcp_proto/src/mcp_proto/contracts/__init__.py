@@ -1,0 +1,36 @@
+"""Typed operations between services: subject, params, result. One module per service.
+
+A call between services is a contract here, never a dict and never a hand-written subject.
+"""
+
+from typing import Generic, TypeVar
+
+import msgspec
+
+from mcp_proto import subjects
+
+__all__ = ["Operation"]
+
+P = TypeVar("P", bound=msgspec.Struct)
+R = TypeVar("R", bound=msgspec.Struct)
+
+
+class Operation(msgspec.Struct, Generic[P, R], frozen=True):
+    """One operation of a platform service.
+
+    Attributes:
+        service: service name, also its queue group.
+        name: operation name; the subject is ``mesh.v1._.svc.{service}.{name}``.
+        params: type of the JSON body of the request.
+        result: type of the JSON body of the answer.
+    """
+
+    service: str
+    name: str
+    params: type[P]
+    result: type[R]
+
+    @property
+    def subject(self) -> str:
+        """Subject of the operation."""
+        return subjects.service(self.service, self.name)

@@ -1,0 +1,280 @@
+"""Contract of ``tenant-auth``: who a credential is, what it may do, and how that is changed."""
+
+import msgspec
+
+from mcp_proto.contracts import Operation
+
+__all__ = [
+    "Authenticate",
+    "CallerContext",
+    "CreatedKey",
+    "Empty",
+    "Grant",
+    "Identity",
+    "KeyCreate",
+    "KeyInfo",
+    "KeyList",
+    "KeyRecord",
+    "KeyRevoke",
+    "ListKeys",
+    "ListTenants",
+    "Login",
+    "LoginAnswer",
+    "Logout",
+    "Principal",
+    "PrincipalPut",
+    "PublicKey",
+    "Role",
+    "Rule",
+    "SealedKey",
+    "Tenant",
+    "TenantList",
+    "TenantPut",
+    "authenticate",
+    "key_create",
+    "key_list",
+    "key_revoke",
+    "login",
+    "logout",
+    "principal_put",
+    "tenant_list",
+    "tenant_put",
+]
+
+SERVICE = "tenant-auth"
+
+
+class Empty(msgspec.Struct, frozen=True):
+    """An answer without content."""
+
+
+class Role(msgspec.Struct, frozen=True, kw_only=True):
+    """Name of a role (``Admin``, ``User``, ``Viewer``) with its permissions."""
+
+    name: str
+    permissions: frozenset[str]
+
+
+class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """One tool rule of a tenant. Deny wins; what no rule allows is denied.
+
+    Attributes:
+        effect: ``allow`` or ``deny``.
+        pattern: glob (``*``, ``?``) over ``server:tool``, the resolved pair; never an alias.
+        roles: roles it applies to; empty = all.
+        principals: principals it applies to; empty = all.
+    """
+
+    effect: str
+    pattern: str
+    roles: tuple[str, ...] = ()
+    principals: tuple[str, ...] = ()
+
+
+class Tenant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of ``tenant.{tenant}`` in ``mesh_config``. ``settings`` are free strings (region)."""
+
+    id: str
+    enabled: bool = True
+    rules: tuple[Rule, ...] = ()
+    settings: dict[str, str] = {}
+    version: int = 0
+
+
+class Principal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of ``principal.{tenant}.{principal}`` in ``mesh_config``."""
+
+    id: str
+    tenant: str
+    roles: tuple[str, ...]
+    enabled: bool = True
+
+
+class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of ``key.{id}`` in ``mesh_config``; gateways watch it to cut a revoked key.
+
+    ``mac`` is HMAC-SHA-256 (hex) of the secret under the pepper named by ``pepper``.
+    """
+
+    id: str
+    tenant: str
+    principal: str
+    mac: str
+    pepper: str
+    label: str = ""
+    created_ms: int = 0
+    expires_ms: int = 0
+    revoked_ms: int = 0
+
+
+class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """What a principal may do, resolved by tenant-auth; one grant decides list and call alike."""
+
+    permissions: frozenset[str] = frozenset()
+    allow: tuple[str, ...] = ()
+    deny: tuple[str, ...] = ()
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """A checked credential.
+
+    Attributes:
+        credential_id: ``key:<id>``, ``login:<id>`` or ``demo``; what a revocation names.
+        expires_ms: Unix ms after which the credential itself ends; 0 = never.
+    """
+
+    tenant: str
+    principal: str
+    roles: tuple[str, ...]
+    grant: Grant
+    credential_id: str
+    expires_ms: int = 0
+
+
+class Authenticate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Check a credential. ``credential`` "" asks for the demo identity.
+
+    ``tenant`` selects among the tenants the credential allows; another one is refused (denied).
+    """
+
+    credential: str = ""
+    tenant: str = ""
+
+
+class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Claims of ``Mesh-Ctx``, signed by a gateway, verified by every service.
+
+    Wire form: ``<kid>.<base64url(JSON of this)>.<base64url(Ed25519 signature of both)>``.
+    Times are Unix ms. ``sid`` is the MCP session, "" when there is none.
+    """
+
+    tid: str
+    sub: str
+    roles: tuple[str, ...]
+    exp: int
+    iss: str
+    sid: str = ""
+    perms: tuple[str, ...] = ()
+
+
+class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The public half of a signing key."""
+
+    kid: str
+    public: bytes
+
+
+class SealedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of ``sign.{kid}`` in ``mesh_keys``: a signing key, its private half sealed.
+
+    ``sealed`` is nonce (12 bytes) + AES-256-GCM of the 32-byte Ed25519 seed under the key
+    encryption key, AAD = ``sign.{kid}``; gateways hold that key, runners only use ``public``.
+    A signer takes the newest key whose ``use_from_ms`` has passed; a verifier takes any listed.
+    """
+
+    kid: str
+    public: bytes
+    sealed: bytes
+    created_ms: int
+    use_from_ms: int
+
+
+class TenantPut(msgspec.Struct, frozen=True, kw_only=True):
+    """Create or replace a tenant (``expected_version`` -1 = whatever is there)."""
+
+    tenant: Tenant
+    expected_version: int = -1
+
+
+class PrincipalPut(msgspec.Struct, frozen=True, kw_only=True):
+    """Create or replace a principal of an existing tenant."""
+
+    principal: Principal
+
+
+class KeyCreate(msgspec.Struct, frozen=True, kw_only=True):
+    """Create an API key; ``ttl_s`` 0 = no expiry."""
+
+    tenant: str
+    principal: str
+    label: str = ""
+    ttl_s: int = 0
+
+
+class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
+    """The only answer that ever carries the secret ``key``."""
+
+    id: str
+    key: str
+
+
+class KeyRevoke(msgspec.Struct, frozen=True, kw_only=True):
+    """Revoke a key; in force at every gateway within a second."""
+
+    id: str
+
+
+class KeyInfo(msgspec.Struct, frozen=True, kw_only=True):
+    """A key without its secret. ``state``: active, expired or revoked."""
+
+    id: str
+    tenant: str
+    principal: str
+    label: str
+    created_ms: int
+    expires_ms: int
+    state: str
+
+
+class ListKeys(msgspec.Struct, frozen=True, kw_only=True):
+    """``tenant`` "" = all."""
+
+    tenant: str = ""
+
+
+class KeyList(msgspec.Struct, frozen=True, kw_only=True):
+    """Keys sorted by tenant, principal, creation."""
+
+    keys: tuple[KeyInfo, ...]
+
+
+class ListTenants(msgspec.Struct, frozen=True, kw_only=True):
+    """No parameters."""
+
+
+class TenantList(msgspec.Struct, frozen=True, kw_only=True):
+    """Tenants and principals, sorted by id."""
+
+    tenants: tuple[Tenant, ...]
+    principals: tuple[Principal, ...]
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True):
+    """Exchange an API key for a session token with idle and absolute expiry."""
+
+    credential: str
+
+
+class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True):
+    """``token`` is a credential for ``authenticate``; times in seconds."""
+
+    token: str
+    idle_s: int
+    absolute_s: int
+
+
+class Logout(msgspec.Struct, frozen=True, kw_only=True):
+    """End the session of ``token``; in force at every gateway within a second."""
+
+    token: str
+
+
+authenticate = Operation(SERVICE, "authenticate", Authenticate, Identity)
+tenant_put = Operation(SERVICE, "tenant-put", TenantPut, Empty)
+tenant_list = Operation(SERVICE, "tenant-list", ListTenants, TenantList)
+principal_put = Operation(SERVICE, "principal-put", PrincipalPut, Empty)
+key_create = Operation(SERVICE, "key-create", KeyCreate, CreatedKey)
+key_revoke = Operation(SERVICE, "key-revoke", KeyRevoke, Empty)
+key_list = Operation(SERVICE, "key-list", ListKeys, KeyList)
+login = Operation(SERVICE, "login", Login, LoginAnswer)
+logout = Operation(SERVICE, "logout", Logout, Empty)

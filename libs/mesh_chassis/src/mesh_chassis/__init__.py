@@ -1,0 +1,1 @@
+"""What a mesh service stands on: bus, buckets, streams, lifecycle, telemetry."""

@@ -1,0 +1,1 @@
+"""The edges (HTTP, TCP-line, stdio) and the one dispatcher behind them."""

@@ -1,0 +1,1 @@
+"""The catalogue of servers and agents, and who keeps it."""

@@ -1,0 +1,1 @@
+"""Tenants, principals, rights, API keys and signing keys."""

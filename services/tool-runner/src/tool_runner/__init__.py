@@ -1,0 +1,1 @@
+"""Runs tools: native toolsets and supervised upstream MCP servers."""
