@@ -10,6 +10,7 @@ import msgspec
 
 from mcp_proto import buckets
 from mcp_proto.buckets import Bucket
+from mcp_proto.contracts import registry, tenant_auth
 from mcp_proto.subjects import QUEUE, ROOT
 
 __all__ = ["SERVICES", "Rights", "client_rights", "inbox_prefix", "operator_rights", "rights_of"]
@@ -51,6 +52,8 @@ def _read(bucket: Bucket) -> tuple[str, ...]:
         f"$JS.API.CONSUMER.CREATE.{stream}.>",
         f"$JS.API.CONSUMER.DELETE.{stream}.>",
         f"$JS.FC.{stream}.>",
+        # The second format of flow control, which newer brokers default to.
+        f"$JS.FC.*.*.{stream}.>",
     )
 
 
@@ -93,7 +96,17 @@ def _gateway(instance: str) -> Rights:
             f"{ROOT}.*.call.>",
             f"{ROOT}.*.rpc.>",
             f"{ROOT}.*.inst.>",
-            f"{ROOT}._.svc.>",
+            # Not svc.>: administration is for operators; a gateway that is taken over must not
+            # be able to make keys or servers.
+            *(
+                operation.subject
+                for operation in (
+                    tenant_auth.authenticate,
+                    tenant_auth.login,
+                    tenant_auth.logout,
+                    registry.list_servers,
+                )
+            ),
             "$SRV.>",
             *_own(buckets.SESSIONS),
             *_read(buckets.CATALOG),
@@ -152,12 +165,14 @@ def _tool_runner(instance: str) -> Rights:
     return Rights(
         publish=(
             *publish,
-            f"{ROOT}._.svc.registry.put",
-            f"{ROOT}._.svc.registry.remove",
-            f"{ROOT}._.svc.registry.list",
+            registry.put.subject,
+            registry.remove.subject,
+            registry.list_servers.subject,
             # A bucket per tenant, and the broker knows no wildcard inside a token: so the
-            # bucket token is open here and every bucket of another writer is denied below.
-            "$KV.*.>",
+            # bucket token is open here and every bucket of another writer is denied below. A
+            # tenant's key is one token, so other instances' heartbeats (two) stay out of reach.
+            "$KV.*.*",
+            f"$KV.{buckets.LEASE.name}.>",
             "$JS.API.STREAM.CREATE.*",
             "$JS.API.STREAM.UPDATE.*",
             "$JS.API.STREAM.INFO.*",

@@ -54,11 +54,24 @@ class Bucket(msgspec.Struct, frozen=True, kw_only=True):
 
 
 INSTANCES = Bucket(
-    name="mesh_instances", writer="registry", memory=True, per_key_ttl=True, value_max_bytes=4096
+    name="mesh_instances",
+    writer="registry",
+    memory=True,
+    per_key_ttl=True,
+    # 90 bytes per server: a runner of 500 servers still says which it serves.
+    value_max_bytes=64 * 1024,
 )
-CATALOG = Bucket(name="mesh_catalog", writer="registry", history=5, value_max_bytes=512 * 1024)
+CATALOG = Bucket(
+    name="mesh_catalog",
+    writer="registry",
+    history=5,
+    # No value expires; this lets deleted parts of large catalogues leave nothing behind.
+    per_key_ttl=True,
+    value_max_bytes=512 * 1024,
+)
 SERVERS = Bucket(name="mesh_servers", writer="registry", history=10)
-CONFIG = Bucket(name="mesh_config", writer="tenant-auth", history=10)
+CONFIG = Bucket(name="mesh_config", writer="tenant-auth", history=10, per_key_ttl=True)
+"""Only ``cut.*`` records expire, and those are written once (history and expiry do not mix)."""
 KEYS = Bucket(name="mesh_keys", writer="tenant-auth", history=10)
 LOGINS = Bucket(name="mesh_logins", writer="tenant-auth", per_key_ttl=True)
 SESSIONS = Bucket(name="mesh_sessions", writer="gateway", per_key_ttl=True)

@@ -85,7 +85,7 @@ class RequestEnvelope(msgspec.Struct, frozen=True, kw_only=True):
     traceparent: str = ""
     tracestate: str = ""
 
-    def to_headers(self) -> dict[str, str]:
+    def to_headers(self) -> dict[str, str]:  # noqa: C901 - one plain line per header
         """The header block; empty fields are left out."""
         headers = {"Mesh-Wire": WIRE_VERSION, "MCP-Protocol-Version": MODERN}
         if self.method:

@@ -10,7 +10,7 @@ section "One error"; MCP 2026-07-28, "Error codes").
 
 from collections.abc import Mapping
 from enum import StrEnum
-from typing import Any
+from typing import Any, TypeGuard
 
 import msgspec
 
@@ -83,6 +83,19 @@ _BY_CODE: dict[int, ErrorKind] = {
 }
 
 
+_OUTCOMES: dict[str, Outcome] = {outcome.value: outcome for outcome in Outcome}
+_WAIT_MAX_MS = 24 * 3600 * 1000
+
+
+def _is_wait_ms(value: object) -> TypeGuard[int | float]:
+    """Another process wrote it: a bool, a negative or an absurd number is no waiting time."""
+    return (
+        isinstance(value, int | float)
+        and not isinstance(value, bool)
+        and 0 <= value <= _WAIT_MAX_MS
+    )
+
+
 class ErrorObject(msgspec.Struct, frozen=True):
     """The ``error`` member of a JSON-RPC response (JSON-RPC 2.0, section 5.1)."""
 
@@ -101,6 +114,9 @@ class MeshError(Exception):
         retry_after_s: when a retry can help, how long to wait, in seconds.
         outcome: overrides the usual outcome of the kind.
         internal: context for logs only; never leaves the process.
+
+    Attributes:
+        request_id: JSON-RPC id of the message that could not be decoded, where it was readable.
     """
 
     def __init__(
@@ -121,6 +137,7 @@ class MeshError(Exception):
         self.retry_after_s = retry_after_s
         self.outcome = outcome if outcome is not None else shape.outcome
         self.internal = internal
+        self.request_id: str | int | None = None
 
     @property
     def code(self) -> int:
@@ -162,8 +179,8 @@ class MeshError(Exception):
             kind,
             error.message,
             data=data,
-            retry_after_s=retry_ms / 1000 if isinstance(retry_ms, int | float) else None,
-            outcome=Outcome(named) if named in Outcome else None,
+            retry_after_s=retry_ms / 1000 if _is_wait_ms(retry_ms) else None,
+            outcome=_OUTCOMES.get(named) if isinstance(named, str) else None,
         )
 
     def __repr__(self) -> str:

@@ -160,7 +160,8 @@ def instance(tenant: str, instance_id: str, verb: str) -> str:
 def event(tenant: str, kind: str, source: str) -> str:
     """Subject of a plain event: kinds list_changed, updated, task, log, audit, usage, swarm, vm."""
     return _checked(
-        f"{ROOT}.{_wild(tenant, 'tenant')}.evt.{_wild(kind, 'event kind')}.{_wild(source, 'source')}"
+        f"{ROOT}.{_wild(tenant, 'tenant')}.evt."
+        f"{_wild(kind, 'event kind')}.{_wild(source, 'source')}"
     )
 
 

@@ -2,6 +2,7 @@
 
 import msgspec
 
+from mcp_proto import buckets
 from mcp_proto.contracts import Operation
 
 __all__ = [
@@ -9,10 +10,12 @@ __all__ = [
     "CatalogTool",
     "Empty",
     "InstanceRecord",
+    "ListChanged",
     "ListServers",
     "Put",
     "PutAnswer",
     "Remove",
+    "RestartRecord",
     "RestartServer",
     "ServerDefinition",
     "ServerList",
@@ -22,6 +25,7 @@ __all__ = [
     "list_servers",
     "put",
     "remove",
+    "restart_key",
     "server_put",
     "server_remove",
     "server_restart",
@@ -184,6 +188,33 @@ class RestartServer(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str = "_"
 
 
+class RestartRecord(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of ``restart.{tenant}.{server}`` in ``mesh_servers``.
+
+    Written for a server that has no definition in the bucket (one from a runner's own file); a
+    runner that sees a higher generation restarts the child.
+    """
+
+    name: str
+    tenant: str
+    generation: int
+
+
+class ListChanged(msgspec.Struct, frozen=True, kw_only=True):
+    """Event ``mesh.v1.{tenant}.evt.list_changed.{server}``.
+
+    Attributes:
+        hash: hash of the new catalogue; "" = the server is gone.
+        changed: which lists differ: ``tools``, ``resources``, ``prompts``; may be empty when
+            only instructions or capabilities changed.
+    """
+
+    tenant: str
+    server: str
+    hash: str
+    changed: tuple[str, ...]
+
+
 class ListServers(msgspec.Struct, frozen=True, kw_only=True):
     """``tenant`` "" = all tenants."""
 
@@ -208,6 +239,14 @@ class ServerList(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``list_servers``, sorted by tenant and name."""
 
     servers: tuple[ServerStatus, ...]
+
+
+def restart_key(tenant: str, server: str) -> str:
+    """Key of a ``RestartRecord`` in ``mesh_servers``.
+
+    Three tokens, so that it never meets a definition's key ``{tenant}.{server}``.
+    """
+    return buckets.key("restart", tenant, server)
 
 
 put = Operation(SERVICE, "put", Put, PutAnswer)

@@ -8,6 +8,7 @@ __all__ = [
     "Authenticate",
     "CallerContext",
     "CreatedKey",
+    "Cut",
     "Empty",
     "Grant",
     "Identity",
@@ -72,7 +73,10 @@ class Rule(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class Tenant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
-    """Value of ``tenant.{tenant}`` in ``mesh_config``. ``settings`` are free strings (region)."""
+    """Value of ``tenant.{tenant}`` in ``mesh_config``. ``settings`` are free strings (region).
+
+    ``version`` is counted by tenant-auth, 1 at creation.
+    """
 
     id: str
     enabled: bool = True
@@ -93,7 +97,8 @@ class Principal(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Value of ``key.{id}`` in ``mesh_config``; gateways watch it to cut a revoked key.
 
-    ``mac`` is HMAC-SHA-256 (hex) of the secret under the pepper named by ``pepper``.
+    ``mac`` is HMAC-SHA-256 (hex) of the whole key, without its checksum, under the pepper named
+    by ``pepper``.
     """
 
     id: str
@@ -105,6 +110,23 @@ class KeyRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     created_ms: int = 0
     expires_ms: int = 0
     revoked_ms: int = 0
+
+
+class Cut(msgspec.Struct, frozen=True, kw_only=True):
+    """Value of ``cut.{kind}.{id}`` in ``mesh_config``: a credential that ended early.
+
+    Logins live in a bucket that gateways may not read, so their end is told here, and here only.
+    A gateway keeps the set of cuts its watch of ``mesh_config`` shows and refuses
+    ``credential_id`` while it is in it, also when an answer to ``authenticate`` arrives after the
+    cut: that answer may have come from a replica whose own watch was a moment behind. The record
+    is removed when every cached identity has ended by itself.
+
+    What else ends a cached identity, seen by the same watch: ``key.{id}`` with ``revoked_ms``;
+    any change of ``tenant.{tenant}``; any change of ``principal.{tenant}.{principal}``.
+    """
+
+    credential_id: str
+    at_ms: int
 
 
 class Grant(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -180,7 +202,11 @@ class SealedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
 
 class TenantPut(msgspec.Struct, frozen=True, kw_only=True):
-    """Create or replace a tenant (``expected_version`` -1 = whatever is there)."""
+    """Create or replace a tenant.
+
+    ``expected_version`` -1 = whatever is there, 0 = must not exist, otherwise the version that
+    is replaced; another one is refused. A tenant created without rules gets the default ones.
+    """
 
     tenant: Tenant
     expected_version: int = -1

@@ -1,0 +1,30 @@
+"""For every test of the repository: a skip in CI is a failure unless it is expected here."""
+
+import os
+from collections.abc import Iterator
+
+import pytest
+
+pytest_plugins = ["mesh_chassis.testing.fixtures"]
+
+EXPECTED_SKIPS: tuple[str, ...] = ()
+"""Beginnings of skip reasons that CI accepts; each needs its cause beside it."""
+
+_skipped: list[str] = []
+
+
+@pytest.hookimpl(hookwrapper=True)
+def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
+    outcome = yield
+    report = outcome.get_result()
+    if report.skipped and isinstance(report.longrepr, tuple):
+        reason = str(report.longrepr[2]).removeprefix("Skipped: ")
+        if not reason.startswith(EXPECTED_SKIPS or ("\0",)):
+            _skipped.append(f"{item.nodeid}: {reason}")
+
+
+@pytest.hookimpl(trylast=True)
+def pytest_sessionfinish(session: pytest.Session) -> None:
+    if _skipped and os.environ.get("CI") == "true":
+        print("\nskipped in CI without being expected:", *_skipped, sep="\n  ")
+        session.exitstatus = pytest.ExitCode.TESTS_FAILED

@@ -1,0 +1,83 @@
+"""Reads the envelope of a modern request: what ``_meta`` says about version and caller.
+
+The mere presence of ``io.modelcontextprotocol/protocolVersion`` makes a request modern; whether
+its envelope is complete is a second question with its own error.
+"""
+
+import msgspec
+
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
+from mcp_proto.versions import MODERN
+
+__all__ = ["check_envelope", "is_enveloped", "meta_of"]
+
+_MARK = b"protocolVersion"
+
+
+class _Params(msgspec.Struct, frozen=True):
+    meta: Meta | None = msgspec.field(name="_meta", default=None)
+
+
+_params = msgspec.json.Decoder(_Params)
+_NOTHING = Meta()
+
+
+def meta_of(params: bytes | msgspec.Raw) -> Meta:
+    """The reserved members of ``params._meta``; an absent or null ``_meta`` has none.
+
+    Raises:
+        MeshError: ``params`` when ``params`` or ``_meta`` is no object, or a reserved member
+            has the wrong type.
+    """
+    if not memoryview(params).nbytes:
+        return _NOTHING
+    try:
+        return _params.decode(params).meta or _NOTHING
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MeshError(ErrorKind.PARAMS, f"invalid _meta: {error}") from None
+    except RecursionError:
+        raise MeshError(ErrorKind.PARAMS, "invalid _meta: nested too deep") from None
+
+
+def is_enveloped(params: bytes | msgspec.Raw) -> bool:
+    """Whether the request carries the modern envelope, complete or not.
+
+    A malformed ``_meta`` does not count: such a request is answered by its own era's rules.
+    """
+    data = bytes(params)
+    # Nearly all legacy requests end here: without the word, and without an escape that could
+    # spell it, the member is not there.
+    if _MARK not in data and b"\\u" not in data:
+        return False
+    try:
+        return meta_of(params).protocol_version is not None
+    except MeshError:
+        return False
+
+
+def check_envelope(params: bytes | msgspec.Raw) -> Meta:
+    """The complete envelope of a modern request.
+
+    Returns:
+        Meta with ``protocol_version`` equal to the modern revision and ``client_capabilities``
+        holding an object.
+
+    Raises:
+        MeshError: ``params`` when ``_meta`` or a required member is missing or malformed;
+            ``version`` when the version is not served, with ``supported`` and ``requested``.
+    """
+    meta = meta_of(params)
+    if meta.protocol_version is None:
+        raise MeshError(ErrorKind.PARAMS, f"_meta must carry {PROTOCOL_VERSION}")
+    if meta.protocol_version != MODERN:
+        raise MeshError(
+            ErrorKind.VERSION,
+            "unsupported protocol version",
+            data={"supported": [MODERN.value], "requested": meta.protocol_version[:64]},
+        )
+    if bytes(memoryview(meta.client_capabilities)[:1]) != b"{":
+        raise MeshError(ErrorKind.PARAMS, f"_meta must carry the object {CLIENT_CAPABILITIES}")
+    if bytes(memoryview(meta.client_info)[:1]) not in (b"{", b""):
+        raise MeshError(ErrorKind.PARAMS, "clientInfo in _meta must be an object")
+    return meta

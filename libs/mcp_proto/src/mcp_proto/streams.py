@@ -1,0 +1,192 @@
+"""Byte-stream connections (stdio, TCP) without I/O: era of each request, ids in flight.
+
+The first request that says so decides the era of a connection; an enveloped request is served
+as modern at any time, because the modern era forbids inferring anything from a connection.
+"""
+
+from enum import StrEnum
+
+import msgspec
+
+from mcp_proto.codec import decode_as
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.jsonrpc import Request, RequestId
+from mcp_proto.methods import BEFORE_INITIALIZE_TCP, TCP_METHODS, is_known
+from mcp_proto.request_meta import check_envelope, is_enveloped
+from mcp_proto.session import LegacySession, SessionState
+from mcp_proto.types.meta import Meta
+from mcp_proto.versions import MODERN, Revision
+
+__all__ = ["IN_FLIGHT_MAX", "Admitted", "InFlight", "StreamEra", "StreamKind"]
+
+IN_FLIGHT_MAX = 64
+"""Requests of one connection that may run at once."""
+
+
+class _Initialize(msgspec.Struct, frozen=True, rename="camel"):
+    protocol_version: str = ""
+
+
+class StreamKind(StrEnum):
+    """Which edge the connection belongs to; TCP serves a few methods to earlier clients."""
+
+    STDIO = "stdio"
+    TCP = "tcp"
+
+
+class Admitted(msgspec.Struct, frozen=True):
+    """How a request is to be served.
+
+    Attributes:
+        revision: revision whose rules hold for the request and its answer.
+        meta: the checked envelope of a modern request, None for a legacy one.
+    """
+
+    revision: Revision
+    meta: Meta | None = None
+
+    @property
+    def modern(self) -> bool:
+        """Whether the modern era's rules hold."""
+        return self.meta is not None
+
+
+class StreamEra:
+    """Decides, request by request, which era a connection's peer speaks.
+
+    Args:
+        kind: the edge.
+        session: the connection's legacy session; fresh until ``initialize``.
+    """
+
+    def __init__(self, kind: StreamKind, session: LegacySession) -> None:
+        self._kind = kind
+        self._session = session
+        self._modern: bool | None = None
+
+    @property
+    def modern(self) -> bool | None:
+        """Era of the connection for messages outside a request; None = not decided yet."""
+        return self._modern
+
+    def admit(self, request: Request) -> Admitted:
+        """Decide how to serve a request.
+
+        ``authenticate``, ``batch`` and ``ping`` decide no era. ``initialize`` is admitted as
+        legacy; the caller then drives the session.
+
+        Raises:
+            MeshError: ``version`` (modern revision not served, or ``initialize`` on a modern
+                connection), ``method`` (unknown in that era), ``params`` (envelope incomplete,
+                or a legacy request before ``initialize``).
+        """
+        method = request.method
+        if method == "initialize":
+            return self._admit_initialize(request)
+        tcp_own = self._kind is StreamKind.TCP and method in TCP_METHODS
+        if not tcp_own and is_enveloped(request.params):
+            return self._admit_modern(request)
+        if tcp_own or method == "ping":
+            return Admitted(self._session.revision)
+        if self._modern:
+            check_envelope(request.params)  # raises: it is not there
+        return self._admit_legacy(method)
+
+    def _admit_initialize(self, request: Request) -> Admitted:
+        if self._modern:
+            asked = decode_as(request.params, _Initialize).protocol_version
+            raise MeshError(
+                ErrorKind.VERSION,
+                f"initialize on a connection that speaks {MODERN}",
+                data={"supported": [MODERN.value], "requested": asked[:64]},
+            )
+        self._modern = False
+        return Admitted(self._session.revision)
+
+    def _admit_modern(self, request: Request) -> Admitted:
+        # A probe with a version that is not served decides nothing: the client may fall back.
+        meta = check_envelope(request.params)
+        if self._modern is None:
+            self._modern = True
+        if not is_known(request.method, MODERN):
+            raise _unknown(request.method)
+        return Admitted(MODERN, meta)
+
+    def _admit_legacy(self, method: str) -> Admitted:
+        fresh = self._session.state is SessionState.FRESH
+        if not is_known(method, self._session.revision):
+            if fresh and any(is_known(method, revision) for revision in Revision):
+                raise MeshError(ErrorKind.PARAMS, "the session is not initialized")
+            raise _unknown(method)
+        if fresh and not (self._kind is StreamKind.TCP and method in BEFORE_INITIALIZE_TCP):
+            raise MeshError(ErrorKind.PARAMS, "the session is not initialized")
+        if self._modern is None:
+            self._modern = False
+        return Admitted(self._session.revision)
+
+
+def _unknown(method: str) -> MeshError:
+    return MeshError(ErrorKind.METHOD, f"unknown method {method[:64]!r}")
+
+
+class InFlight:
+    """Requests of one connection that wait for an answer, and what they are called on the bus.
+
+    The two id spaces never mix: the client's id comes back with its JSON type (1 and "1" are
+    two requests), and no client's id is ever used towards anybody else.
+
+    Args:
+        limit: requests in flight at once.
+    """
+
+    def __init__(self, limit: int = IN_FLIGHT_MAX) -> None:
+        self._limit = limit
+        self._own: dict[RequestId, str] = {}
+        self._client: dict[str, RequestId] = {}
+
+    def __len__(self) -> int:
+        return len(self._own)
+
+    def open(self, client_id: RequestId, own_id: str) -> None:
+        """Register a request.
+
+        Args:
+            client_id: the client's id.
+            own_id: the unique id it has on the bus.
+
+        Raises:
+            MeshError: ``request`` when the id is in flight already, ``overloaded`` above the
+                limit.
+        """
+        problem = None
+        if client_id in self._own:
+            problem = MeshError(ErrorKind.REQUEST, "a request with this id is in flight")
+        elif len(self._own) >= self._limit:
+            problem = MeshError(
+                ErrorKind.OVERLOADED,
+                f"more than {self._limit} requests in flight on one connection",
+                retry_after_s=0.1,
+            )
+        if problem is not None:
+            problem.request_id = client_id
+            raise problem
+        self._own[client_id] = own_id
+        self._client[own_id] = client_id
+
+    def close(self, client_id: RequestId) -> None:
+        """Forget a request that was answered or cancelled; an unknown id is no error."""
+        own_id = self._own.pop(client_id, None)
+        if own_id is not None:
+            del self._client[own_id]
+
+    def own_id(self, client_id: RequestId) -> str | None:
+        """What the request is called on the bus, for a cancel; None when it is not in flight."""
+        return self._own.get(client_id)
+
+    def client_id(self, own_id: str) -> RequestId | None:
+        """The client's id of a request; None when it is not in flight any more."""
+        return self._client.get(own_id)
+
+    def own_ids(self) -> tuple[str, ...]:
+        """Everything in flight, oldest first: what to cancel when the connection is gone."""
+        return tuple(self._client)

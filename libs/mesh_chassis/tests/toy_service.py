@@ -1,0 +1,95 @@
+"""A small service in a process of its own, driven by the tests of ``runtime``.
+
+Serves server ``toy``: ``echo`` answers at once, ``slow`` when the file named by ``[toy] release``
+exists, ``stuck`` never, ``block`` blocks the event loop. What happens is written to stdout.
+"""
+
+import asyncio
+import sys
+import time
+from pathlib import Path
+
+import msgspec
+from mcp_proto import subjects
+from mesh_chassis.bus.connection import BusConfig
+from mesh_chassis.bus.endpoint import Call, Endpoint
+from mesh_chassis.config import (
+    ConfigError,
+    LogConfig,
+    OpsConfig,
+    ServiceSection,
+    TelemetryConfig,
+)
+from mesh_chassis.runtime import run
+from mesh_chassis.service import Service
+
+
+class Toy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    release: str = ""
+    fault: str = ""
+
+
+class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    service: ServiceSection
+    bus: BusConfig = BusConfig()
+    log: LogConfig = LogConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    ops: OpsConfig = OpsConfig()
+    toy: Toy = Toy()
+
+
+def say(text: str) -> None:
+    print(text, flush=True)
+
+
+async def build(service: Service, config: Config) -> None:
+    async def answer(call: Call) -> bytes:
+        tool = call.subject.names[1]
+        say(f"call {tool}")
+        match tool:
+            case "slow":
+                while not Path(config.toy.release).exists():  # noqa: ASYNC110, ASYNC240
+                    await asyncio.sleep(0.01)
+            case "stuck":
+                await asyncio.Event().wait()
+            case "block":
+                time.sleep(float(call.payload))  # noqa: ASYNC251 - the fault under test
+            case "die":
+                service.tasks.spawn(_fail(), name="part", fatal=True)
+            case _:
+                pass
+        return b'"done"'
+
+    def said(text: str):
+        async def hook() -> None:
+            say(text)
+
+        return hook
+
+    if config.toy.fault == "config":
+        raise ConfigError("", "toy.fault", "asked for")
+    if config.toy.fault == "crash":
+        raise ValueError("asked for")
+    service.add_endpoint(
+        Endpoint(
+            service.bus,
+            subject=subjects.call("*", "toy", "*"),
+            queue=subjects.QUEUE,
+            handler=answer,
+            slots=4,
+        )
+    )
+    service.add_health_check("toy", lambda: True)
+    service.on_start(said("start"))
+    service.on_ready(said("ready"))
+    service.on_drain(said("drain"))
+    service.on_stop(said("stop 1"))
+    service.on_stop(said("stop 2"))
+
+
+async def _fail() -> None:
+    raise ValueError("part failed")
+
+
+if __name__ == "__main__":
+    run(build, Config, "tool-runner", version="1.0.0", arguments=sys.argv[1:])

@@ -1,0 +1,244 @@
+"""What one ``mesh up`` runs: instances, their broker users and their configuration tables.
+
+Pure: from the user's file and the chosen ports to documents; ``bootstrap`` writes them down.
+"""
+
+import ipaddress
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import msgspec
+
+from mcp_proto import broker_rights
+from mcp_proto.broker_rights import Rights
+from mcp_proto.contracts.registry import ServerDefinition
+from mesh_cli.user_file import SAMPLE_SERVER, MeshFile
+
+__all__ = [
+    "DEMO_TENANT",
+    "FIRST_TENANT",
+    "STDIO_SLOTS",
+    "Instance",
+    "Ports",
+    "User",
+    "Where",
+    "instances",
+    "is_loopback",
+    "sample_server",
+    "users",
+]
+
+DEMO_TENANT = "demo-tenant"
+"""Tenant of callers without a credential in development."""
+FIRST_TENANT = "default"
+"""Tenant made at the first start when callers need a credential."""
+STDIO_SLOTS = 16
+"""``mesh stdio`` processes at once; each has an inbox of its own."""
+
+SERVICE_MODULES: Mapping[str, str] = {
+    "registry": "registry",
+    "tenant-auth": "tenant_auth",
+    "tool-runner": "tool_runner",
+    "gateway": "gateway",
+}
+
+
+class Ports(msgspec.Struct, frozen=True, kw_only=True):
+    """Listeners of one start; one HTTP and one TCP port per gateway."""
+
+    nats: int
+    http: tuple[int, ...]
+    tcp: tuple[int, ...]
+
+
+class Where(msgspec.Struct, frozen=True, kw_only=True):
+    """Files the services are told about: seeds by user name, key and pepper files."""
+
+    seeds: Mapping[str, str]
+    kek_file: str
+    pepper_file: str
+
+
+class Instance(msgspec.Struct, frozen=True, kw_only=True):
+    """One service process.
+
+    Attributes:
+        service: ``registry``, ``tenant-auth``, ``tool-runner`` or ``gateway``.
+        name: instance id.
+        module: module run with ``python -m``.
+        tables: its configuration file.
+        http: ``http://host:port``; "" unless it is a gateway.
+        tcp: ``host:port``; "" unless it is a gateway.
+    """
+
+    service: str
+    name: str
+    module: str
+    tables: Mapping[str, Any]
+    http: str = ""
+    tcp: str = ""
+
+
+class User(msgspec.Struct, frozen=True, kw_only=True):
+    """One user of the broker; ``name`` is also the name of its seed file."""
+
+    name: str
+    rights: Rights
+
+
+def is_loopback(host: str) -> bool:
+    """Whether only this machine can reach a listener on ``host``."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def names(gateways: int, runners: int) -> list[tuple[str, str]]:
+    """Service and instance of every process, in the order of their start."""
+    return [
+        ("registry", "registry-1"),
+        ("tenant-auth", "tenant-auth-1"),
+        *(("tool-runner", f"runner-{n}") for n in range(1, runners + 1)),
+        *(("gateway", f"gateway-{n}") for n in range(1, gateways + 1)),
+    ]
+
+
+def users(gateways: int, runners: int) -> list[User]:
+    """Every user of the broker: services, stdio edges, the operator, a tenant's plain client."""
+    services = [
+        User(name=instance, rights=broker_rights.rights_of(service, instance))
+        for service, instance in names(gateways, runners)
+    ]
+    edges = [
+        User(name=f"stdio-{n}", rights=broker_rights.rights_of("stdio", f"stdio-{n}"))
+        for n in range(1, STDIO_SLOTS + 1)
+    ]
+    people = [
+        User(name="operator", rights=broker_rights.operator_rights()),
+        User(name="demo", rights=broker_rights.client_rights(DEMO_TENANT)),
+    ]
+    return [*services, *edges, *people]
+
+
+def sample_server(python: str) -> ServerDefinition:
+    """A third-party MCP server that comes with the installation."""
+    return ServerDefinition(
+        name=SAMPLE_SERVER,
+        command=python,
+        args=("-m", "mcp_server_time", "--local-timezone", "UTC"),
+    )
+
+
+def instances(
+    content: MeshFile,
+    servers: Sequence[ServerDefinition],
+    *,
+    ports: Ports,
+    where: Where,
+    runners: int,
+) -> list[Instance]:
+    """Every service process with its configuration, in the order of their start.
+
+    Args:
+        content: the user's file.
+        servers: upstream MCP servers, the sample one included.
+        ports: chosen listeners; their number is the number of gateways.
+        where: files on disk.
+        runners: number of tool-runners.
+    """
+    out: list[Instance] = []
+    gateway = 0
+    for service, name in names(len(ports.http), runners):
+        tables: dict[str, Any] = {
+            "service": {"instance": name},
+            "bus": {
+                "urls": [f"nats://127.0.0.1:{ports.nats}"],
+                "nkey_seed_file": where.seeds[name],
+            },
+            "log": {"level": content.log.level.lower()},
+        }
+        http = tcp = ""
+        match service:
+            case "tenant-auth":
+                tables |= _tenant_auth(content, where)
+            case "tool-runner":
+                tables |= _tool_runner(content, servers)
+            case "gateway":
+                tables |= _gateway(content, where, ports.http[gateway], ports.tcp[gateway])
+                http = f"http://{_host(tables['http']['host'])}:{ports.http[gateway]}"
+                tcp = f"{_host(tables['tcp']['host'])}:{ports.tcp[gateway]}"
+                gateway += 1
+            case _:
+                pass
+        out.append(
+            Instance(
+                service=service,
+                name=name,
+                module=SERVICE_MODULES[service],
+                tables=tables,
+                http=http,
+                tcp=tcp,
+            )
+        )
+    return out
+
+
+def _host(host: str) -> str:
+    """An address to connect to: the wildcard listens everywhere but is nowhere."""
+    if host in ("0.0.0.0", "::"):  # noqa: S104 - compared, not bound
+        return "127.0.0.1" if host == "0.0.0.0" else "[::1]"  # noqa: S104
+    return f"[{host}]" if ":" in host and not host.startswith("[") else host
+
+
+def development(content: MeshFile) -> bool:
+    """Whether callers without a credential are served."""
+    return not content.security.auth_enabled
+
+
+def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
+    return {
+        "security": {
+            "development": development(content),
+            "pepper_file": where.pepper_file,
+            "kek_file": where.kek_file,
+        }
+    }
+
+
+def _tool_runner(content: MeshFile, servers: Sequence[ServerDefinition]) -> dict[str, Any]:
+    return {
+        "runner": {"allow_unsigned": development(content)},
+        "mcp_servers": [
+            {
+                key: value
+                for key, value in msgspec.to_builtins(server).items()
+                if key != "generation"
+            }
+            for server in servers
+        ],
+    }
+
+
+def _gateway(content: MeshFile, where: Where, http: int, tcp: int) -> dict[str, Any]:
+    performance = content.performance
+    rate = performance.rate_limit_per_second
+    return {
+        "http": {
+            "host": content.server.host,
+            "port": http,
+            "cors_origins": list(content.security.cors_origins),
+        },
+        "tcp": {"host": content.tcp.host or content.server.host, "port": tcp},
+        "security": {"development": development(content)},
+        "keys": {"kek_file": where.kek_file},
+        "limits": {
+            "rate_per_second": rate,
+            "burst": max(1, round(rate)),
+            "connections": performance.max_connections,
+            "call_timeout_s": performance.request_timeout_seconds,
+        },
+        "server": {"name": content.server.name, "instructions": content.server.description},
+    }

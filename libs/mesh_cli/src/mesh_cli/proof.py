@@ -1,0 +1,136 @@
+"""Proves that a first call will succeed, by making it: ``ready`` is never a guess.
+
+Every gateway must list and call over HTTP and answer over TCP, and the tools of the sample
+server must be listed. Servers the user configured get a grace period and then a remark: one
+broken server must not keep the mesh from being ready.
+"""
+
+import asyncio
+import time
+from collections.abc import Callable, Sequence
+from typing import Any
+
+import msgspec
+
+from mesh_cli import rpc
+from mesh_cli.failure import Failure
+
+__all__ = ["Edge", "Proof", "prove"]
+
+ECHO_TOOL = "echo"
+_FIRST_PAUSE_S = 0.05
+_PAUSE_MAX_S = 0.5
+_PATIENCE_S = 20.0
+"""After this long without success the reason is said, and again as often."""
+SERVERS_GRACE_S = 10.0
+"""How long configured servers may take to list their tools before ``ready`` goes on without."""
+_REQUEST_S = 5.0
+
+
+class Edge(msgspec.Struct, frozen=True, kw_only=True):
+    """One gateway to prove: ``http://host:port`` and ``host:port``."""
+
+    instance: str
+    http: str
+    tcp: str
+
+
+class Proof(msgspec.Struct, frozen=True, kw_only=True):
+    """What was seen: number of listed tools, and configured servers that list none yet."""
+
+    tools: int
+    missing: tuple[str, ...] = ()
+
+
+class _Tool(msgspec.Struct, frozen=True):
+    name: str
+
+
+class _List(msgspec.Struct, frozen=True, rename="camel"):
+    tools: tuple[_Tool, ...] = ()
+    next_cursor: str | None = None
+
+
+async def prove(
+    edges: Sequence[Edge],
+    servers: Sequence[str],
+    *,
+    required: Sequence[str] = (),
+    token: str = "",
+    say: Callable[[str], None],
+) -> Proof:
+    """Return once a first call succeeds at every edge.
+
+    Args:
+        edges: the gateways.
+        servers: configured servers whose tools should be listed.
+        required: those of them that must be listed, however long it takes.
+        token: credential; "" in development.
+        say: told why it is not ready yet, from time to time.
+    """
+    began = time.monotonic()
+    for edge in edges:
+        await _until(lambda edge=edge: _first_call(edge, token), edge.instance, say)
+    waiting = [name for name in servers if name not in required]
+    seen: frozenset[str] = frozenset()
+
+    def listed() -> None:
+        nonlocal seen
+        seen = tool_names(edges[0].http, token)
+        missing = [name for name in required if not _has(seen, name)]
+        late = [name for name in waiting if not _has(seen, name)]
+        if missing or (late and time.monotonic() - began < SERVERS_GRACE_S):
+            raise Failure(f"no tools listed yet by {', '.join(missing + late)}")
+
+    await _until(listed, "tools/list", say)
+    return Proof(tools=len(seen), missing=tuple(name for name in waiting if not _has(seen, name)))
+
+
+def tool_names(base: str, token: str) -> frozenset[str]:
+    """Names of every listed tool, all pages."""
+    names: set[str] = set()
+    params: dict[str, Any] = {}
+    for _ in range(50):
+        page = msgspec.json.decode(
+            rpc.post(base, "tools/list", params, token=token, timeout_s=_REQUEST_S), type=_List
+        )
+        names.update(tool.name for tool in page.tools)
+        if not page.next_cursor:
+            break
+        params = {"cursor": page.next_cursor}
+    return frozenset(names)
+
+
+def _has(names: frozenset[str], server: str) -> bool:
+    return any(name.startswith(f"{server}__") for name in names)
+
+
+def _first_call(edge: Edge, token: str) -> None:
+    """One real call over each listener.
+
+    Raises:
+        Failure: it did not succeed.
+    """
+    params = {"name": ECHO_TOOL, "arguments": {"message": "ready"}}
+    result = rpc.post(edge.http, "tools/call", params, token=token, timeout_s=_REQUEST_S)
+    if b"ready" not in result or b'"isError":true' in result:
+        raise Failure(f"echo over HTTP answered {result[:200].decode(errors='replace')}")
+    ping = b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}'
+    if edge.tcp and b'"result"' not in (answer := rpc.tcp_line(edge.tcp, ping)):
+        raise Failure(f"ping over TCP answered {answer[:200].decode(errors='replace')}")
+
+
+async def _until(attempt: Callable[[], None], what: str, say: Callable[[str], None]) -> None:
+    pause_s = _FIRST_PAUSE_S
+    complain = time.monotonic() + _PATIENCE_S
+    while True:
+        try:
+            await asyncio.to_thread(attempt)
+        except (Failure, msgspec.DecodeError) as error:
+            if time.monotonic() > complain:
+                complain = time.monotonic() + _PATIENCE_S
+                say(f"not ready yet ({what}): {error}")
+        else:
+            return
+        await asyncio.sleep(pause_s)
+        pause_s = min(_PAUSE_MAX_S, pause_s * 1.3)

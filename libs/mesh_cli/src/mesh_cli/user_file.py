@@ -1,0 +1,207 @@
+"""``mesh.toml``: the one file a user of ``mesh up`` writes, and the environment beside it.
+
+Names come from earlier systems (compatibility contract, sections 5 and 7), so their files keep
+working. What such a file may hold and this version does not use yet is accepted where ignoring
+it is harmless and said on the status screen; where a user would rely on it (a verifier in front
+of every request) the start is refused.
+"""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Annotated, Any
+
+import msgspec
+from msgspec import Meta
+
+from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.ids import is_server_name
+from mesh_chassis.config import ConfigError, load
+from mesh_cli.failure import Exit, Failure
+
+__all__ = ["DEFAULT_FILE", "SAMPLE_SERVER", "MeshFile", "read"]
+
+DEFAULT_FILE = "mesh.toml"
+SAMPLE_SERVER = "time"
+"""Server that runs when the user named none, so that a first call has something to call."""
+
+Port = Annotated[int, Meta(ge=0, le=65535)]
+Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
+Count = Annotated[int, Meta(ge=1, le=1_000_000)]
+
+
+class _Table(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A table of the file; unknown keys are refused."""
+
+
+class ServerTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[server]``: the HTTP edge and who we say we are.
+
+    Attributes:
+        host: address of the HTTP edge.
+        port: port of the first gateway; -1 = 3000 or the next free one, 0 = any free one.
+        name: name shown to clients and in ``/health``.
+        description: text shown to clients as instructions.
+    """
+
+    host: str = "127.0.0.1"
+    port: Annotated[int, Meta(ge=-1, le=65535)] = -1
+    name: str = "mesh"
+    description: str = ""
+
+
+class TcpTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[tcp]``: the line edge. ``host`` "" = that of ``[server]``; ``port`` as there, or 9500."""
+
+    host: str = ""
+    port: Annotated[int, Meta(ge=-1, le=65535)] = -1
+
+
+class SecurityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[security]``.
+
+    Attributes:
+        auth_enabled: True = every caller needs a credential; development mode is then off.
+        auth_token: one more bearer token that is accepted, for the tenant of development.
+        cors_origins: origins of web pages that may call; ``*`` is refused with credentials.
+    """
+
+    auth_enabled: bool = False
+    auth_token: str = ""
+    cors_origins: tuple[str, ...] = ()
+
+
+class MetricsTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[metrics]``: ``/metrics`` of the HTTP edge."""
+
+    enabled: bool = True
+    path: str = "/metrics"
+
+
+class PerformanceTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[performance]``.
+
+    Attributes:
+        max_connections: connections one gateway serves at once.
+        request_timeout_seconds: budget of a call whose caller names none.
+        rate_limit_per_second: requests per second of one connection.
+        connection_pool_size: for HTTP upstreams, which this version does not have.
+    """
+
+    max_connections: Count = 1000
+    request_timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 30.0
+    rate_limit_per_second: Positive = 100.0
+    connection_pool_size: Count = 100
+
+
+class LogTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[log]``: ``level`` debug, info, warning or error."""
+
+    level: Annotated[str, Meta(pattern=r"\A(?i:debug|info|warning|error)\Z")] = "info"
+
+
+class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole file. The last four tables belong to later versions (see the module)."""
+
+    server: ServerTable = ServerTable()
+    tcp: TcpTable = TcpTable()
+    security: SecurityTable = SecurityTable()
+    metrics: MetricsTable = MetricsTable()
+    performance: PerformanceTable = PerformanceTable()
+    log: LogTable = LogTable()
+    mcp_servers: tuple[ServerDefinition, ...] = ()
+    agents: dict[str, Any] = {}
+    discovery: dict[str, Any] = {}
+    integrations: dict[str, Any] = {}
+    firecracker: dict[str, Any] = {}
+
+
+class UserFile(msgspec.Struct, frozen=True, kw_only=True):
+    """The file as read: its ``path`` ("" = none), its content, and what is not used of it."""
+
+    path: str
+    content: MeshFile
+    unused: tuple[str, ...] = ()
+
+
+_ENVIRONMENT: dict[str, tuple[str, type]] = {
+    "MCP_SERVER_NAME": ("server.name", str),
+    "MCP_SERVER_PORT": ("server.port", int),
+    "MCP_HOST": ("server.host", str),
+    "MCP_TCP_PORT": ("tcp.port", int),
+    "MCP_AUTH_TOKEN": ("security.auth_token", str),
+    "MCP_LOG_LEVEL": ("log.level", str),
+}
+
+
+def read(path: str | None, env: Mapping[str, str], *, folder: Path | None = None) -> UserFile:
+    """Read ``mesh.toml`` with the environment laid over it.
+
+    Args:
+        path: file named by the user; None = ``mesh.toml`` in ``folder`` when there is one.
+        env: environment (``MCP_SERVER_PORT`` and the like win over the file).
+        folder: default the working directory.
+
+    Raises:
+        Failure: with exit code 78; names file, key and, for a misspelt one, the closest known.
+    """
+    chosen = Path(path) if path is not None else (folder or Path.cwd()) / DEFAULT_FILE
+    found = path is not None or chosen.is_file()
+    try:
+        content = load(MeshFile, chosen if found else None, env, _overrides(env))
+    except ConfigError as error:
+        raise _bad(str(error)) from None
+    _check(content, str(chosen) if found else "")
+    return UserFile(
+        path=str(chosen.absolute()) if found else "", content=content, unused=_unused(content)
+    )
+
+
+def _bad(text: str) -> Failure:
+    return Failure(text, mend="correct the file and start again", code=Exit.CONFIG)
+
+
+def _overrides(env: Mapping[str, str]) -> dict[str, object]:
+    overrides: dict[str, object] = {}
+    for name, (key, kind) in _ENVIRONMENT.items():
+        text = env.get(name)
+        if not text:
+            continue
+        try:
+            overrides[key] = kind(text)
+        except ValueError:
+            raise _bad(f"environment variable {name}: {text!r} is not a number") from None
+    return overrides
+
+
+def _check(content: MeshFile, source: str) -> None:
+    seen: set[str] = set()
+    for index, server in enumerate(content.mcp_servers):
+        key = f"{source}: mcp_servers[{index}]"
+        if not is_server_name(server.name):
+            raise _bad(
+                f"{key}.name: {server.name!r} cannot be a server name: letters, digits, '_', '.' "
+                "and '-', at most 40, no '__'"
+            )
+        if server.name in seen:
+            raise _bad(f"{key}.name: {server.name!r} is used twice")
+        seen.add(server.name)
+        if server.transport == "stdio" and not server.command:
+            raise _bad(f"{key}.command: a stdio server needs a command")
+    for name, table in content.integrations.items():
+        if isinstance(table, dict) and table.get("enabled") is True:
+            raise _bad(f"{source}: integrations.{name}.enabled: not available in this version")
+    if content.firecracker.get("enabled") is True:
+        raise _bad(f"{source}: firecracker.enabled: not available in this version")
+    if content.discovery.get("enabled") is True and content.discovery.get("type") != "nats":
+        raise _bad(f'{source}: discovery.type: only "nats" is available in this version')
+
+
+def _unused(content: MeshFile) -> tuple[str, ...]:
+    names = [
+        f"[{name}]"
+        for name in ("agents", "discovery", "integrations", "firecracker")
+        if getattr(content, name)
+    ]
+    if content.performance.connection_pool_size != PerformanceTable().connection_pool_size:
+        names.append("performance.connection_pool_size")
+    return tuple(names)

@@ -1,0 +1,203 @@
+"""Configuration of the gateway: one strict Struct, every limit with its default and unit."""
+
+import ipaddress
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from mcp_proto import limits
+from mesh_chassis.bus.connection import BusConfig
+from mesh_chassis.config import (
+    ConfigError,
+    LogConfig,
+    OpsConfig,
+    ServiceSection,
+    TelemetryConfig,
+)
+
+__all__ = [
+    "GatewayConfig",
+    "HttpConfig",
+    "KeysConfig",
+    "LimitsConfig",
+    "ListsConfig",
+    "SecurityConfig",
+    "ServerConfig",
+    "TcpConfig",
+    "check_config",
+    "is_loopback",
+]
+
+Port = Annotated[int, Meta(ge=-1, le=65535)]
+Count = Annotated[int, Meta(ge=1)]
+Seconds = Annotated[float, Meta(gt=0)]
+
+
+class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[http]``.
+
+    Attributes:
+        host: address to listen on.
+        port: 0 = any free port, -1 = no HTTP edge.
+        allowed_hosts: names accepted in ``Host`` (``name`` or ``name:port``), beside ``host`` and,
+            on a loopback listener, the loopback names.
+        allowed_origins: origins accepted in ``Origin``, beside the gateway's own.
+        cors_origins: origins of browser clients; accepted, and answered with CORS headers.
+        tls_cert_file: PEM certificate chain; "" = plain HTTP.
+        tls_key_file: its PEM key.
+    """
+
+    host: str = "127.0.0.1"
+    port: Port = 3000
+    allowed_hosts: tuple[str, ...] = ()
+    allowed_origins: tuple[str, ...] = ()
+    cors_origins: tuple[str, ...] = ()
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+
+
+class TcpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[tcp]``: newline-delimited JSON-RPC; ``port`` as in ``[http]``."""
+
+    host: str = "127.0.0.1"
+    port: Port = 9500
+    tls_cert_file: str = ""
+    tls_key_file: str = ""
+    reuse_port: bool = False
+    """Several gateways of one machine share the port (rolling restart without a gap)."""
+
+
+class SecurityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[security]``.
+
+    Attributes:
+        development: a caller without credential is the demo principal; only with loopback
+            listeners, else the gateway does not start.
+        auth_required: ask for a credential in development too.
+    """
+
+    development: bool = False
+    auth_required: bool = False
+
+    @property
+    def open_to_demo(self) -> bool:
+        """Whether a caller without credential gets the demo identity."""
+        return self.development and not self.auth_required
+
+
+class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[keys]``: ``kek_file`` opens the sealed signing keys of ``mesh_keys``."""
+
+    kek_file: str = ""
+
+
+class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[limits]``; per connection unless said otherwise.
+
+    Attributes:
+        rate_per_second: requests per second.
+        burst: requests at once before the rate counts.
+        inflight: requests running.
+        inflight_edge: requests running on one edge.
+        connections: connections of one edge.
+        connections_per_source: of them from one address.
+        call_timeout_s: budget of ``tools/call`` when the caller names none.
+        call_timeout_max_s: largest budget a caller may ask for.
+        list_timeout_s: budget of other requests that reach a server.
+        header_s: HTTP header block complete after.
+        body_s: HTTP body complete after.
+        first_byte_s: TCP: first byte after connect.
+        line_s: TCP: a started line complete after.
+        idle_s: TCP connection without traffic or calls, HTTP connection between requests.
+        bus_slots: requests running that came over ``gw`` subjects, for the process.
+    """
+
+    rate_per_second: Annotated[float, Meta(gt=0)] = 100.0
+    burst: Count = 100
+    inflight: Count = 64
+    inflight_edge: Count = 2_000
+    connections: Count = 2_000
+    connections_per_source: Count = 64
+    call_timeout_s: Seconds = limits.CALL_TIMEOUT_S
+    call_timeout_max_s: Seconds = limits.CALL_TIMEOUT_MAX_S
+    list_timeout_s: Seconds = limits.LIST_TIMEOUT_S
+    header_s: Seconds = 5.0
+    body_s: Seconds = 30.0
+    first_byte_s: Seconds = 10.0
+    line_s: Seconds = 30.0
+    idle_s: Seconds = 300.0
+    bus_slots: Count = 1_024
+
+
+class ListsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[lists]``.
+
+    Attributes:
+        page_size: entries per page.
+        ttl_ms: how long clients may keep a list without asking; 0 = ask each time.
+    """
+
+    page_size: Annotated[int, Meta(ge=1, le=2_000)] = 500
+    ttl_ms: Annotated[int, Meta(ge=0)] = 0
+
+
+class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[server]``: what clients see as ``serverInfo`` and first instructions."""
+
+    name: str = "mcp-mesh"
+    version: str = ""
+    instructions: str = ""
+
+
+class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration file."""
+
+    service: ServiceSection
+    bus: BusConfig = BusConfig()
+    log: LogConfig = LogConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    ops: OpsConfig = OpsConfig()
+    http: HttpConfig = HttpConfig()
+    tcp: TcpConfig = TcpConfig()
+    security: SecurityConfig = SecurityConfig()
+    keys: KeysConfig = KeysConfig()
+    limits: LimitsConfig = LimitsConfig()
+    lists: ListsConfig = ListsConfig()
+    server: ServerConfig = ServerConfig()
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a listener on ``host`` is reachable from this machine only."""
+    if host.lower() == "localhost":
+        return True
+    try:
+        return ipaddress.ip_address(host.strip("[]")).is_loopback
+    except ValueError:
+        return False
+
+
+def check_config(config: GatewayConfig, source: str = "") -> None:
+    """Refuse combinations that would be unsafe or cannot work.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    for table, section in (("http", config.http), ("tcp", config.tcp)):
+        if config.security.development and section.port >= 0 and not is_loopback(section.host):
+            raise ConfigError(
+                source,
+                f"{table}.host",
+                f"development mode serves callers without a credential and may only listen on "
+                f"loopback, not on {section.host}; set security.development = false",
+            )
+        if bool(section.tls_cert_file) != bool(section.tls_key_file):
+            raise ConfigError(source, f"{table}.tls_cert_file", "certificate and key go together")
+    if "*" in config.http.cors_origins:
+        raise ConfigError(source, "http.cors_origins", "name each origin; * is not allowed")
+    if not config.keys.kek_file:
+        raise ConfigError(source, "keys.kek_file", "missing; callers' contexts cannot be signed")
+    if config.limits.call_timeout_s > config.limits.call_timeout_max_s:
+        raise ConfigError(
+            source, "limits.call_timeout_s", "must not exceed limits.call_timeout_max_s"
+        )

@@ -1,0 +1,66 @@
+"""What the dispatcher is given: one request in the modern dialect, read as far as routing needs.
+
+``params`` stay bytes; what ``_meta`` reserves is decoded, nothing else. The edges make these from
+either era.
+"""
+
+import msgspec
+
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.jsonrpc import ABSENT
+from mcp_proto.limits import CALL_TIMEOUT_MAX_S
+from mcp_proto.members import pick
+from mcp_proto.types.meta import Meta
+
+__all__ = ["ModernRequest", "budget_s", "optional_text", "text_member"]
+
+_TEXT = msgspec.json.Decoder(str)
+
+
+class ModernRequest(msgspec.Struct, frozen=True, gc=False):
+    """One request, ready to be routed.
+
+    Attributes:
+        method: MCP method.
+        params: JSON object with the modern envelope in ``_meta``.
+        meta: the reserved members of ``_meta``.
+        edge: where it came in, for metrics: ``http``, ``tcp``, ``stdio``, ``bus``.
+        timeout_s: budget the caller asks for, in seconds; 0 = the default.
+    """
+
+    method: str
+    params: bytes | msgspec.Raw
+    meta: Meta
+    edge: str
+    timeout_s: float = 0.0
+
+
+def _text(raw: msgspec.Raw, name: str) -> str:
+    try:
+        return _TEXT.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        raise MeshError(ErrorKind.PARAMS, f"params.{name} must be a string") from None
+
+
+def text_member(params: bytes | msgspec.Raw, name: str) -> str:
+    """A member of ``params`` that must be a string.
+
+    Raises:
+        MeshError: ``params`` when it is absent, no string, or there twice.
+    """
+    return _text(pick(params, name).get(name, ABSENT), name)
+
+
+def optional_text(params: bytes | msgspec.Raw, name: str) -> str | None:
+    """A member of ``params`` that may be absent.
+
+    Raises:
+        MeshError: ``params`` when it is no string, or there twice.
+    """
+    raw = pick(params, name).get(name)
+    return None if raw is None else _text(raw, name)
+
+
+def budget_s(asked_s: float, default_s: float, most_s: float = CALL_TIMEOUT_MAX_S) -> float:
+    """Seconds a request may take: what the caller asks for, within bounds."""
+    return default_s if asked_s <= 0 else min(max(asked_s, 0.001), most_s)

@@ -1,0 +1,261 @@
+"""Where a request goes: from the name a client uses to the server that owns it.
+
+An ``Offer`` is everything one server has, renamed once and shared by all tenants; a ``Table`` is
+what one tenant can reach, with reverse maps. Both are rebuilt when a catalogue changes and never
+change themselves, so a call reads them without a lock and a decision may be cached with them.
+
+Names: bare for built-in toolsets, ``server__tool`` for every other server, and the alias
+``server:tool`` on input for all. Not here: who may use what (``access``), what a list looks like
+(``merge``).
+"""
+
+from collections.abc import Iterable
+from urllib.parse import quote
+
+import msgspec
+
+from gateway.core.paramheaders import ParamHeader, param_headers
+from gateway.core.templates import UriPattern, uri_pattern
+from mcp_proto import subjects
+from mcp_proto.contracts.registry import Catalog
+from mcp_proto.limits import TOOLS_PER_TENANT_MAX
+from mcp_proto.names import listed_name
+
+__all__ = ["Item", "Offer", "Table", "Template", "Tool", "offer"]
+
+URI_CHARS_MAX = 4_096
+"""Longest resource URI matched against templates: the match is linear, the bound keeps it small."""
+
+_NO_TEXT = frozenset({b"", b"null", b'""'})
+_MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
+
+
+class Item(msgspec.Struct, frozen=True, kw_only=True):
+    """A prompt or resource of one server.
+
+    Attributes:
+        listed: name (prompts) or URI (resources) as clients see it.
+        server: owner; decides the subject.
+        name: the owner's own name or URI.
+        entry: the definition as listed.
+    """
+
+    listed: str
+    server: str
+    name: str
+    entry: bytes
+
+
+class Tool(msgspec.Struct, frozen=True, kw_only=True):
+    """A tool of one server; ``permission`` "" = the tool rules alone decide."""
+
+    listed: str
+    server: str
+    name: str
+    permission: str
+    entry: bytes
+    headers: tuple[ParamHeader, ...] = ()
+
+
+class Template(msgspec.Struct, frozen=True, kw_only=True):
+    """A resource template; ``pattern`` matches the URIs it makes."""
+
+    listed: str
+    server: str
+    pattern: UriPattern
+    entry: bytes
+
+
+class Offer(msgspec.Struct, frozen=True, kw_only=True):
+    """Everything one server offers, as it is listed.
+
+    ``capabilities`` are the names of the server's capabilities.
+    """
+
+    server: str
+    tools: tuple[Tool, ...]
+    prompts: tuple[Item, ...]
+    resources: tuple[Item, ...]
+    templates: tuple[Template, ...]
+    capabilities: frozenset[str]
+    instructions: str
+    unreadable: int
+
+
+def offer(catalog: Catalog) -> Offer:
+    """Rename a catalogue for the lists; entries that cannot be read are left out and counted."""
+    server = catalog.server
+    unreadable = 0
+    tools: list[Tool] = []
+    for tool in catalog.tools:
+        name = listed_name(server, tool.name) if catalog.prefixed else tool.name
+        entry = _renamed(tool.definition, "name", name, describe=f"{tool.name} of {server}")
+        if entry is None:
+            unreadable += 1
+            continue
+        tools.append(
+            Tool(
+                listed=name,
+                server=server,
+                name=tool.name,
+                permission=tool.permission,
+                entry=entry,
+                headers=param_headers(tool.definition),
+            )
+        )
+    prompts = _items(server, catalog.prompts, "name", prefixed=catalog.prefixed)
+    resources = _items(server, catalog.resources, "uri", prefixed=False)
+    templates = _templates(server, catalog.resource_templates)
+    given = len(catalog.prompts) + len(catalog.resources) + len(catalog.resource_templates)
+    return Offer(
+        server=server,
+        tools=tuple(tools),
+        prompts=prompts,
+        resources=resources,
+        templates=templates,
+        capabilities=_keys(catalog.capabilities),
+        instructions=catalog.instructions,
+        unreadable=unreadable + given - len(prompts) - len(resources) - len(templates),
+    )
+
+
+class Table:
+    """What one tenant can reach, by every name a client may use.
+
+    Where two servers have one URI, the first by server name keeps it and the others are listed
+    as ``mesh://{server}/{escaped URI}``; a tool or prompt name that is taken is left out and
+    counted in ``hidden``, which only an over-long or odd name can cause.
+    """
+
+    def __init__(self, tenant: str, offers: Iterable[Offer]) -> None:
+        self.tenant = tenant
+        self.offers = tuple(sorted(offers, key=lambda one: one.server))
+        self.tools: dict[str, Tool] = {}
+        self.prompts: dict[str, Item] = {}
+        self.resources: dict[str, Item] = {}
+        self.templates: list[Template] = []
+        self.hidden = 0
+        self._tool_pairs: dict[str, Tool] = {}
+        self._prompt_pairs: dict[str, Item] = {}
+        self._subjects: dict[str, str] = {}
+        for one in self.offers:
+            self._add(one)
+        # The most literal template wins, so that a catch-all of one server hides no other.
+        self.templates.sort(key=lambda one: (-one.pattern.literal_chars, one.listed, one.server))
+
+    def _add(self, one: Offer) -> None:
+        for tool in one.tools:
+            if len(self.tools) >= TOOLS_PER_TENANT_MAX or tool.listed in self.tools:
+                self.hidden += 1
+                continue
+            self.tools[tool.listed] = tool
+            self._tool_pairs[f"{tool.server}:{tool.name}"] = tool
+        for prompt in one.prompts:
+            if prompt.listed in self.prompts:
+                self.hidden += 1
+                continue
+            self.prompts[prompt.listed] = prompt
+            self._prompt_pairs[f"{prompt.server}:{prompt.name}"] = prompt
+        for resource in one.resources:
+            uri = resource.listed
+            if uri in self.resources:
+                uri = f"mesh://{one.server}/{quote(uri, safe='')}"
+                entry = _renamed(resource.entry, "uri", uri)
+                if entry is None or uri in self.resources:
+                    self.hidden += 1
+                    continue
+                self.resources[uri] = msgspec.structs.replace(resource, listed=uri, entry=entry)
+            else:
+                self.resources[uri] = resource
+        self.templates.extend(one.templates)
+
+    def tool(self, name: str) -> Tool | None:
+        """Find a tool by listed name, bare name or ``server:tool``."""
+        return self.tools.get(name) or self._tool_pairs.get(name)
+
+    def prompt(self, name: str) -> Item | None:
+        """Find a prompt by listed name or ``server:prompt``."""
+        return self.prompts.get(name) or self._prompt_pairs.get(name)
+
+    def resource(self, uri: str) -> Item | None:
+        """Find the owner of a URI: listed, or made by a template."""
+        known = self.resources.get(uri)
+        if known is not None:
+            return known
+        if len(uri) > URI_CHARS_MAX:
+            return None
+        for template in self.templates:
+            if template.pattern.matches(uri):
+                return Item(listed=uri, server=template.server, name=uri, entry=b"")
+        return None
+
+    def template(self, uri_template: str) -> Template | None:
+        """Find a template by its text (``ref/resource`` of a completion)."""
+        return next((one for one in self.templates if one.listed == uri_template), None)
+
+    def call_subject(self, tool: Tool) -> str:
+        """Subject of a call of ``tool`` for this tenant.
+
+        Raises:
+            MeshError: ``too_large`` when the encoded name does not fit into a subject.
+        """
+        subject = self._subjects.get(tool.listed)
+        if subject is None:
+            subject = subjects.call(self.tenant, tool.server, tool.name)
+            self._subjects[tool.listed] = subject
+        return subject
+
+
+def _items(
+    server: str, raws: Iterable[msgspec.Raw], key: str, *, prefixed: bool
+) -> tuple[Item, ...]:
+    found: list[Item] = []
+    for raw in raws:
+        name = _text(raw, key)
+        if name is None:
+            continue
+        listed = listed_name(server, name) if prefixed else name
+        entry = _renamed(raw, key, listed)
+        if entry is not None:
+            found.append(Item(listed=listed, server=server, name=name, entry=entry))
+    return tuple(found)
+
+
+def _templates(server: str, raws: Iterable[msgspec.Raw]) -> tuple[Template, ...]:
+    found: list[Template] = []
+    for raw in raws:
+        text = _text(raw, "uriTemplate")
+        if text is None or len(text) > URI_CHARS_MAX:
+            continue
+        found.append(
+            Template(listed=text, server=server, pattern=uri_pattern(text), entry=bytes(raw))
+        )
+    return tuple(found)
+
+
+def _text(raw: msgspec.Raw, key: str) -> str | None:
+    try:
+        value = _MEMBERS.decode(raw).get(key)
+        text = None if value is None else msgspec.json.decode(value, type=str)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    return text or None
+
+
+def _renamed(raw: msgspec.Raw | bytes, key: str, value: str, *, describe: str = "") -> bytes | None:
+    """``raw`` with ``key`` set to ``value``, all else byte for byte; None if it is no object."""
+    try:
+        members = _MEMBERS.decode(raw)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return None
+    members[key] = msgspec.Raw(msgspec.json.encode(value))
+    if describe and bytes(members.get("description", b"")) in _NO_TEXT:
+        members["description"] = msgspec.Raw(msgspec.json.encode(describe))
+    return msgspec.json.encode(members)
+
+
+def _keys(raw: msgspec.Raw) -> frozenset[str]:
+    try:
+        return frozenset(_MEMBERS.decode(raw))
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return frozenset()

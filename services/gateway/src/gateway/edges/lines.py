@@ -1,0 +1,524 @@
+"""One peer on a byte stream (TCP, stdio): newline-delimited JSON-RPC of both eras.
+
+The transport feeds bytes and gives back-pressure; everything between a line and its answer is
+here. Each request runs as a task of its own, answers leave joined, one write per loop iteration.
+A line is always answered where it can be: garbage with -32700, an over-long line with -31012,
+and the connection goes on.
+"""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Coroutine
+from typing import Protocol
+
+import msgspec
+
+from gateway.backend import Backend, Stop
+from gateway.core import eras
+from gateway.core.merge import ListKind
+from gateway.core.requests import ModernRequest
+from gateway.edges.admission import Gate
+from gateway.identity import Caller
+from mcp_proto import codec
+from mcp_proto.convert.errors import Peer, render_error
+from mcp_proto.convert.requests import EnvelopeStamp
+from mcp_proto.convert.results import to_legacy_result
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.framing import Event, Line, LineFramer, to_line
+from mcp_proto.jsonrpc import BATCH_ITEMS_MAX, Notification, Request, RequestId
+from mcp_proto.limits import EDGE_MESSAGE_BYTES
+from mcp_proto.request_meta import meta_of
+from mcp_proto.session import INITIALIZED_METHODS, LegacySession, SessionOwner, SessionState
+from mcp_proto.streams import StreamEra, StreamKind
+from mcp_proto.versions import Feature, Revision, has
+from mesh_chassis.clock import SYSTEM, Clock
+
+__all__ = ["ENOUGH_BYTES", "LineConnection", "LineTransport"]
+
+BATCH_AT_ONCE = 16
+"""Calls of one ``batch`` that run at the same time."""
+ENOUGH_BYTES = 1024 * 1024
+"""Unsent bytes from which no more is read: a peer that does not listen may not ask either."""
+UNSENT_MAX_BYTES = 4 * EDGE_MESSAGE_BYTES
+"""Unsent bytes at which a connection is cut: four of the largest answers."""
+
+
+_QUEUED_MAX = 1_000
+_ARRAY = "\0array"
+"""Key of a running array of messages; no id of a client holds a NUL in front of this word."""
+_NOT_IN_BATCH = frozenset({"authenticate", "batch", "initialize", "subscriptions/listen"})
+
+_log = logging.getLogger(__name__)
+
+
+class LineTransport(Protocol):
+    """The way back to the peer."""
+
+    def write(self, data: bytes) -> None:
+        """Send."""
+        ...
+
+    def get_write_buffer_size(self) -> int:
+        """Bytes not yet sent."""
+        ...
+
+    def pause_reading(self) -> None:
+        """Feed nothing more."""
+        ...
+
+    def resume_reading(self) -> None:
+        """Feed again."""
+        ...
+
+    def close(self) -> None:
+        """End after everything written is sent."""
+        ...
+
+    def abort(self) -> None:
+        """End now."""
+        ...
+
+
+class _BatchItem(msgspec.Struct):
+    method: str
+    params: msgspec.Raw = msgspec.Raw(b"")
+
+
+class _Token(msgspec.Struct):
+    token: str
+
+
+class _Cancelled(msgspec.Struct, rename="camel"):
+    request_id: RequestId
+
+
+_BATCH = msgspec.json.Decoder(list[_BatchItem])
+_TOKEN = msgspec.json.Decoder(_Token)
+_CANCELLED = msgspec.json.Decoder(_Cancelled)
+
+
+class LineConnection:
+    """A connection from its first byte to its last answer.
+
+    Args:
+        kind: the edge, which decides what is served before ``initialize``.
+        transport: the way back.
+        backend: what stands behind the edge.
+        gate: limits of this connection.
+        credential: credential of the whole connection (stdio); "" = none yet.
+        clock: the clock.
+    """
+
+    def __init__(
+        self,
+        *,
+        kind: StreamKind,
+        transport: LineTransport,
+        backend: Backend,
+        gate: Gate,
+        credential: str = "",
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self._kind = kind
+        self._tcp = kind is StreamKind.TCP
+        self._edge = kind.value
+        self._transport = transport
+        self._backend = backend
+        self._gate = gate
+        self._credential = credential
+        self._clock = clock
+        self._loop = asyncio.get_running_loop()
+        self._framer = LineFramer()
+        self._session = LegacySession()
+        self._era = StreamEra(kind, self._session)
+        self._stamp = EnvelopeStamp()
+        self._running: dict[RequestId, asyncio.Task[None]] = {}
+        self._listens: dict[RequestId, Stop] = {}
+        self._unlisten: Stop | None = None
+        self._out: list[bytes] = []
+        self._armed = False
+        self._paused = False
+        self._ending = False
+        self._gone = False
+        self.opened = self.heard = clock.monotonic()
+        """When the connection opened, and when it last sent a byte (monotonic seconds)."""
+        self.spoke = False
+        self.line_began: float | None = None
+        """When the line that is not complete yet began."""
+        self._methods: dict[str, Callable[[Request], Awaitable[bytes]]] = {
+            "initialize": self._initialize,
+            "ping": self._ping,
+            "logging/setLevel": self._set_level,
+        }
+        if self._tcp:
+            self._methods |= {"authenticate": self._authenticate, "batch": self._batch}
+
+    # What the transport calls ---------------------------------------------------------------
+
+    @property
+    def busy(self) -> bool:
+        """Whether requests run or listens are open: such a connection is not idle."""
+        return bool(self._running or self._listens or self._unlisten)
+
+    def feed(self, data: bytes) -> None:
+        """Take bytes of the peer."""
+        now = self.heard = self._clock.monotonic()
+        self.spoke = True
+        self._take(self._framer.feed(data))
+        held = self._framer.held_bytes > 0
+        self.line_began = (self.line_began or now) if held else None
+
+    def eof(self) -> None:
+        """The peer will send no more: finish what runs, answer, then close."""
+        self._take(self._framer.eof())
+        self._ending = True
+        self._drop_listens()
+        self._close_when_done()
+
+    def lost(self) -> None:
+        """The connection is gone: cancel what runs, nobody can be answered."""
+        self._gone = True
+        self._drop_listens()
+        for task in tuple(self._running.values()):
+            task.cancel()
+
+    def pause_writing(self) -> None:
+        """The peer does not read fast enough: read nothing from it either."""
+        if not self._paused and not self._ending:
+            self._paused = True
+            self._transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        """It reads again."""
+        if self._paused:
+            self._paused = False
+            self._transport.resume_reading()
+
+    async def drain(self, timeout_s: float) -> None:
+        """Finish what runs, end listens in order, close.
+
+        Args:
+            timeout_s: longest wait for running requests; then they are answered as lost.
+        """
+        self._ending = True
+        for request_id in tuple(self._listens):
+            self._end_listen(request_id)
+            self._send(codec.encode_response(request_id, eras.listen_result(request_id)))
+            body = b'{"requestId":%b}' % codec.encode(request_id)
+            self._send(codec.encode_notification("notifications/cancelled", body))
+        if self._running:
+            await asyncio.wait(tuple(self._running.values()), timeout=timeout_s)
+        for request_id, task in tuple(self._running.items()):
+            lost = MeshError(
+                ErrorKind.LOST, "the gateway stops", data={"reason": "draining"}, retry_after_s=0.5
+            )
+            self._send(codec.encode_error(request_id, lost))
+            task.cancel()
+        self._drop_listens()
+        self._flush()
+        self._transport.close()
+
+    def refuse(self, error: MeshError) -> None:
+        """Say why the connection ends, and end it."""
+        self._send(codec.encode_error(None, error))
+        self._flush()
+        self._ending = True
+        self._transport.close()
+
+    # Lines ----------------------------------------------------------------------------------
+
+    def _take(self, events: list[Event]) -> None:
+        for event in events:
+            if isinstance(event, Line):
+                self._line(event.data)
+            else:
+                error = MeshError(
+                    ErrorKind.TOO_LARGE,
+                    f"the line exceeds {event.max_bytes} bytes",
+                    data={"maxBytes": event.max_bytes},
+                )
+                self._send(codec.encode_error(event.request_id, error))
+
+    def _line(self, data: bytes) -> None:
+        try:
+            if codec.is_batch(data) and has(self._session.revision, Feature.BATCH_ARRAY):
+                self._gate.pace(self._clock.monotonic())
+                self._start(_ARRAY, self._array(data))
+                return
+            message = codec.decode_message(data)
+            if isinstance(message, Request):
+                self._request(message)
+            elif isinstance(message, Notification):
+                self._notification(message)
+            # Answers: nothing was asked of this peer, so there is nothing to answer.
+        except MeshError as error:
+            self._send(self._failed(error.request_id, error))
+
+    def _request(self, request: Request) -> None:
+        request_id = request.id
+        try:
+            self._gate.pace(self._clock.monotonic())
+            if request_id in self._running or request_id in self._listens:
+                raise MeshError(ErrorKind.REQUEST, "a request with this id is in flight")
+            self._start(request_id, self._answer(request))
+        except MeshError as error:
+            self._send(self._failed(request_id, error, request.method))
+
+    def _start(self, request_id: RequestId, work: Coroutine[object, object, bytes | None]) -> None:
+        try:
+            self._gate.enter()
+        except MeshError:
+            work.close()
+            raise
+        task = self._loop.create_task(self._run(request_id, work))
+        self._running[request_id] = task
+
+    async def _run(self, request_id: RequestId, work: Awaitable[bytes | None]) -> None:
+        try:
+            reply = await work
+            if reply is not None:
+                self._send(reply)
+        except asyncio.CancelledError:
+            pass  # a cancelled request is not answered
+        finally:
+            self._gate.leave()
+            del self._running[request_id]
+            if self._ending:
+                self._close_when_done()
+
+    async def _answer(self, request: Request) -> bytes | None:
+        try:
+            result = await self._serve(request)
+            return None if result is None else codec.encode_response(request.id, result)
+        except MeshError as error:
+            return self._failed(request.id, error, request.method)
+        except Exception:
+            _log.exception("a request failed")
+            return self._failed(request.id, MeshError(ErrorKind.INTERNAL, "internal error"))
+
+    def _failed(self, request_id: RequestId | None, error: MeshError, method: str = "") -> bytes:
+        if self._era.modern:
+            peer = Peer.MODERN
+        else:
+            peer = Peer.LEGACY_TCP if self._tcp else Peer.LEGACY
+        return codec.encode_error(request_id, render_error(error, peer, method=method))
+
+    # Requests -------------------------------------------------------------------------------
+
+    async def _serve(self, request: Request) -> bytes | None:
+        admitted = self._era.admit(request)
+        if admitted.meta is not None:
+            if request.method == "subscriptions/listen":
+                await self._listen(request)
+                return None
+            caller = await self._caller(request)
+            modern = ModernRequest(request.method, request.params, admitted.meta, self._edge)
+            return await self._backend.dispatch(modern, caller, self._notice)
+        own = self._methods.get(request.method)
+        if own is not None:
+            return await own(request)
+        caller = await self._caller(request)
+        params = self._stamp.stamp(request.params)
+        modern = ModernRequest(request.method, params, meta_of(params), self._edge)
+        result = await self._backend.dispatch(modern, caller, self._notice)
+        revision = admitted.revision
+        flat = self._tcp and revision is Revision.R2024_11_05
+        return to_legacy_result(request.method, result, revision, flat=flat)
+
+    async def _caller(self, request: Request) -> Caller:
+        tenant = request.tenant_id if isinstance(request.tenant_id, str) else ""
+        caller = self._backend.known(self._credential, tenant)
+        if caller is None:
+            caller = await self._backend.caller(self._credential, tenant)
+        if tenant or request.user_id is not msgspec.UNSET:
+            eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
+        return caller
+
+    async def _initialize(self, request: Request) -> bytes:
+        caller = await self._caller(request)
+        owner = _owner(caller)
+        record = self._session.initialize(request.params, owner, self._clock.now_ms())
+        self._restamp()
+        discover = await self._backend.dispatch(
+            ModernRequest("server/discover", b"{}", meta_of(b""), self._edge), caller
+        )
+        if self._unlisten is None and not self._ending:
+            self._unlisten = self._backend.listen(caller, self._lists_changed)
+        return eras.initialize_result(discover, Revision(record.revision))
+
+    async def _ping(self, _request: Request) -> bytes:
+        if self._tcp:
+            return b'{"status":"ok","timestamp":%d}' % self._clock.now_ms()
+        return b"{}"
+
+    async def _set_level(self, request: Request) -> bytes:
+        self._session.set_level(request.params)
+        self._restamp()
+        return b"{}"
+
+    async def _authenticate(self, request: Request) -> bytes:
+        try:
+            token = _TOKEN.decode(request.params).token
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise MeshError(ErrorKind.PARAMS, "params.token must be a string") from None
+        if not token:
+            raise MeshError(ErrorKind.UNAUTHENTICATED, "the token is empty")
+        tenant = request.tenant_id if isinstance(request.tenant_id, str) else ""
+        caller = await self._backend.caller(token, tenant)
+        eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
+        if self._session.state is not SessionState.FRESH and not self._session.record.belongs_to(
+            _owner(caller)
+        ):
+            raise MeshError(ErrorKind.REQUEST, "the session belongs to another principal")
+        self._credential = token
+        return msgspec.json.encode(
+            {
+                "status": "ok",
+                "tenant": caller.tenant,
+                "principal": caller.principal,
+                "roles": caller.identity.roles,
+            }
+        )
+
+    def _restamp(self) -> None:
+        record = self._session.record
+        self._stamp = EnvelopeStamp(record.capabilities, record.client_info, record.log_level)
+
+    # Many in one ----------------------------------------------------------------------------
+
+    async def _batch(self, request: Request) -> bytes:
+        """``batch`` of earlier clients: ``{result}`` or ``{error}`` per item, in order."""
+        try:
+            items = _BATCH.decode(request.params)
+        except (msgspec.DecodeError, UnicodeDecodeError):
+            raise MeshError(
+                ErrorKind.PARAMS, 'params must be an array of {"method","params"}'
+            ) from None
+        if not 0 < len(items) <= BATCH_ITEMS_MAX:
+            raise MeshError(
+                ErrorKind.PARAMS, f"a batch holds 1 to {BATCH_ITEMS_MAX} calls, not {len(items)}"
+            )
+        places = asyncio.Semaphore(BATCH_AT_ONCE)
+
+        async def one(index: int, item: _BatchItem) -> bytes:
+            inner = Request(item.method, index, item.params, request.tenant_id, request.user_id)
+            async with places:
+                try:
+                    self._gate.pace(self._clock.monotonic())
+                    if item.method in _NOT_IN_BATCH:
+                        raise MeshError(ErrorKind.REQUEST, f"{item.method} is not for batches")
+                    result = await self._serve(inner)
+                    return b'{"result":%b}' % (result or b"{}")
+                except MeshError as error:
+                    failed = render_error(error, Peer.LEGACY_TCP, method=item.method)
+                    return b'{"error":%b}' % codec.encode(failed)
+
+        async with asyncio.TaskGroup() as group:
+            tasks = [group.create_task(one(index, item)) for index, item in enumerate(items)]
+        return b"[" + b",".join(task.result() for task in tasks) + b"]"
+
+    async def _array(self, data: bytes) -> bytes | None:
+        """A JSON array of messages, for 2025-03-26 alone."""
+        try:
+            messages = codec.decode_batch(data)
+        except MeshError as error:
+            return self._failed(error.request_id, error)
+        replies: list[bytes] = []
+        for message in messages:
+            if isinstance(message, MeshError):
+                replies.append(self._failed(message.request_id, message))
+            elif isinstance(message, Request):
+                try:
+                    if message.method == "initialize":
+                        raise MeshError(ErrorKind.REQUEST, "initialize is not for batches")
+                    self._gate.pace(self._clock.monotonic())
+                except MeshError as error:
+                    replies.append(self._failed(message.id, error))
+                else:
+                    replies.append(await self._answer(message) or b"")
+            elif isinstance(message, Notification):
+                self._notification(message)
+        return b"[" + b",".join(reply for reply in replies if reply) + b"]" if replies else None
+
+    # Notifications --------------------------------------------------------------------------
+
+    def _notification(self, message: Notification) -> None:
+        if message.method == "notifications/cancelled":
+            try:
+                request_id = _CANCELLED.decode(message.params).request_id
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                return
+            if request_id in self._listens:
+                self._end_listen(request_id)
+            task = self._running.get(request_id)
+            if task is not None:
+                task.cancel()
+        elif message.method in INITIALIZED_METHODS:
+            return  # requests are served with or without it
+
+    async def _listen(self, request: Request) -> None:
+        caller = await self._caller(request)
+        wanted = eras.listen_filter(request.params)
+        request_id = request.id
+
+        def changed(kinds: frozenset[ListKind]) -> None:
+            for notice in eras.notices(kinds, wanted, request_id):
+                self._send(notice)
+
+        stop = self._backend.listen(caller, changed)
+        self._listens[request_id] = stop
+        self._send(eras.acknowledged(wanted, request_id))
+
+    def _end_listen(self, request_id: RequestId) -> None:
+        stop = self._listens.pop(request_id, None)
+        if stop is not None:
+            stop()
+
+    def _drop_listens(self) -> None:
+        for request_id in tuple(self._listens):
+            self._end_listen(request_id)
+        if self._unlisten is not None:
+            self._unlisten()
+            self._unlisten = None
+
+    def _lists_changed(self, kinds: frozenset[ListKind]) -> None:
+        for notice in eras.notices(kinds):
+            self._send(notice)
+
+    # Writing --------------------------------------------------------------------------------
+
+    def _notice(self, notice: bytes) -> None:
+        """A notification of a running request; dropped when the peer does not keep up."""
+        if self._transport.get_write_buffer_size() < ENOUGH_BYTES and len(self._out) < _QUEUED_MAX:
+            self._send(notice)
+
+    def _send(self, message: bytes) -> None:
+        if self._gone:
+            return
+        self._out.append(to_line(message))
+        if not self._armed:
+            self._armed = True
+            self._loop.call_soon(self._flush)
+
+    def _flush(self) -> None:
+        self._armed = False
+        if not self._out or self._gone:
+            return
+        out, self._out = self._out, []
+        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
+        if self._transport.get_write_buffer_size() > UNSENT_MAX_BYTES:
+            _log.warning("a peer does not read its answers and is cut")
+            self._transport.abort()
+
+    def _close_when_done(self) -> None:
+        if not self._running and not self._gone:
+            self._flush()
+            self._transport.close()
+
+
+def _owner(caller: Caller) -> SessionOwner:
+    return SessionOwner(
+        tenant=caller.tenant,
+        principal=caller.principal,
+        credential_id=caller.identity.credential_id,
+    )

@@ -1,0 +1,63 @@
+"""Configuration of the registry: one strict Struct, every field with a usable default."""
+
+from typing import Annotated
+
+import msgspec
+from msgspec import Meta
+
+from mesh_chassis.bus.connection import BusConfig
+from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
+
+__all__ = ["LivenessConfig", "RegistryConfig", "StreamsConfig"]
+
+_MIB = 1024 * 1024
+
+Bytes = Annotated[int, Meta(ge=_MIB)]
+
+
+class LivenessConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[liveness]``.
+
+    Attributes:
+        ttl_s: lifetime of a heartbeat, in seconds; what the instances themselves use.
+        forget_after_s: a catalogue that no live instance served for so long is forgotten, unless
+            a definition brings it back. At least three heartbeats' lifetimes, so that an outage
+            of the broker never empties the catalogue.
+    """
+
+    ttl_s: Annotated[float, Meta(ge=1.0)] = 20.0
+    forget_after_s: Annotated[float, Meta(ge=3.0)] = 600.0
+
+
+class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[streams]``: bounds of the shared streams; the broker reserves these bytes.
+
+    Attributes:
+        replicas: copies of each stream; 1 on a single broker, 3 in a cluster.
+        tasks_max: waiting durable tasks; a full queue refuses (back-pressure), it never drops.
+        tasks_max_bytes: their bytes.
+        events_max_bytes: events of the last seven days; the oldest go first.
+        logs_max_bytes: log lines of the last day; the oldest go first.
+        audit_max_bytes: audit; full means refused, never dropped.
+        dead_letters_max_bytes: dead letters of the last 14 days.
+    """
+
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+    tasks_max: Annotated[int, Meta(ge=1)] = 100_000
+    tasks_max_bytes: Bytes = 256 * _MIB
+    events_max_bytes: Bytes = 256 * _MIB
+    logs_max_bytes: Bytes = 256 * _MIB
+    audit_max_bytes: Bytes = 512 * _MIB
+    dead_letters_max_bytes: Bytes = 64 * _MIB
+
+
+class RegistryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """The whole configuration file."""
+
+    service: ServiceSection
+    bus: BusConfig = BusConfig()
+    log: LogConfig = LogConfig()
+    telemetry: TelemetryConfig = TelemetryConfig()
+    ops: OpsConfig = OpsConfig()
+    liveness: LivenessConfig = LivenessConfig()
+    streams: StreamsConfig = StreamsConfig()

@@ -1,0 +1,1 @@
+"""Pure decisions of the registry: no clock, no bus, no randomness."""

@@ -1,0 +1,271 @@
+"""The operations of the registry, one short function each: load, decide, save, answer."""
+
+import asyncio
+import logging
+
+import msgspec
+
+from mcp_proto import subjects
+from mcp_proto.contracts.registry import (
+    Catalog,
+    Empty,
+    ListChanged,
+    ListServers,
+    Put,
+    PutAnswer,
+    Remove,
+    RestartServer,
+    ServerDefinition,
+    ServerList,
+    ServerPut,
+    ServerRemove,
+    ServerStatus,
+)
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.subjects import PLATFORM
+from mesh_chassis.bus.connection import Bus
+from mesh_chassis.clock import SYSTEM, Clock
+from registry.core.catalog import (
+    SERVERS_MAX,
+    changed_lists,
+    check_bare_names,
+    check_definition,
+    check_name,
+    check_put,
+    rivals,
+)
+from registry.core.forgetting import LastServed
+from registry.store.catalog import CatalogStore
+from registry.store.definitions import DefinitionStore
+from registry.store.instances import InstanceStore
+
+__all__ = ["MASKED", "Handlers"]
+
+Pair = tuple[str, str]
+
+MASKED = "***"
+"""Stands for values of variables in lists: they are often tokens of upstream servers."""
+
+_log = logging.getLogger(__name__)
+
+
+class Handlers:
+    """What the registry does on request.
+
+    Args:
+        bus: for events.
+        catalog: stored catalogues.
+        definitions: stored definitions.
+        instances: the live view.
+        clock: for when a server was last registered.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        catalog: CatalogStore,
+        definitions: DefinitionStore,
+        instances: InstanceStore,
+        *,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.last_served = LastServed()
+        self._bus = bus
+        self._catalog = catalog
+        self._definitions = definitions
+        self._instances = instances
+        self._clock = clock
+        # One writer at a time in this process: its own writes never race each other.
+        self._writing = asyncio.Lock()
+
+    async def put(self, params: Put) -> PutAnswer:
+        """Register a server: by hash when it is known, else with the catalogue.
+
+        Raises:
+            MeshError: ``params`` (bad catalogue, name taken), ``too_large``, ``overloaded``.
+        """
+        check_put(params)
+        pair = (params.tenant, params.server)
+        known = self._catalog.get(*pair)
+        if known is not None and known.catalog.hash == params.hash:
+            self._note(pair)
+            return PutAnswer(known=True, revision=known.revision)
+        if params.catalog is None:
+            return PutAnswer(known=False)
+        async with self._writing:
+            revision = await self._write(params.catalog)
+        self._note(pair)
+        return PutAnswer(known=True, revision=revision)
+
+    async def remove(self, params: Remove) -> Empty:
+        """Deregister an instance; the catalogue goes with the last one.
+
+        Raises:
+            MeshError: ``params``.
+        """
+        check_name(params.tenant, params.server)
+        pair = (params.tenant, params.server)
+        others = set(self._instances.live.serving(*pair)) - {params.instance}
+        stays = bool(others) or pair in self._definitions.kept()
+        if params.forget or not stays:
+            await self.forget(pair)
+        return Empty()
+
+    async def list_servers(self, params: ListServers) -> ServerList:
+        """Every server of a tenant, or of all."""
+        definitions = {(one.tenant, one.name): one for one in self._definitions.all()}
+        pairs = sorted(self._catalog.pairs() | definitions.keys())
+        return ServerList(
+            servers=tuple(
+                self._status(pair, definitions.get(pair))
+                for pair in pairs
+                if params.tenant in {"", pair[0]}
+            )
+        )
+
+    async def server_put(self, params: ServerPut) -> Empty:
+        """Add or replace a definition; runners see it and start the server.
+
+        Raises:
+            MeshError: ``params`` (bad definition, name taken), ``overloaded``.
+        """
+        definition = params.definition
+        check_definition(definition)
+        pair = (definition.tenant, definition.name)
+        if MASKED in definition.env.values():
+            raise MeshError(
+                ErrorKind.PARAMS, "a variable has the masked value of a list, not its own"
+            )
+        known = self._catalog.get(*pair)
+        if known is not None and self._definitions.get(*pair) is None:
+            raise MeshError(
+                ErrorKind.PARAMS, f"server {definition.name} exists already, not added at run time"
+            )
+        self._refuse_rivals(pair)
+        await self._definitions.put(definition, replace=params.replace)
+        _log.info("server defined", extra={"server": pair[1], "tenant_id": pair[0]})
+        return Empty()
+
+    async def server_remove(self, params: ServerRemove) -> Empty:
+        """Remove a definition with its catalogue; runners see it and stop the server.
+
+        Raises:
+            MeshError: ``not_found``: no such definition.
+        """
+        check_name(params.tenant, params.name)
+        if not await self._definitions.remove(params.tenant, params.name):
+            raise MeshError(ErrorKind.NOT_FOUND, f"no server {params.name} was added at run time")
+        await self.forget((params.tenant, params.name))
+        _log.info("server removed", extra={"server": params.name, "tenant_id": params.tenant})
+        return Empty()
+
+    async def server_restart(self, params: RestartServer) -> Empty:
+        """Ask the runner that holds a server to restart its child.
+
+        Raises:
+            MeshError: ``not_found``; ``params`` for a built-in toolset, which has no child.
+        """
+        check_name(params.tenant, params.name)
+        if await self._definitions.restart(params.tenant, params.name):
+            return Empty()
+        known = self._catalog.get(params.tenant, params.name)
+        if known is None:
+            raise MeshError(ErrorKind.NOT_FOUND, f"no server {params.name}")
+        if not known.catalog.prefixed:
+            raise MeshError(
+                ErrorKind.PARAMS, f"server {params.name} is built in and has no child to restart"
+            )
+        await self._definitions.restart_configured(params.tenant, params.name)
+        return Empty()
+
+    async def forget(self, pair: Pair, *, revision: int | None = None) -> bool:
+        """Remove a catalogue and tell; True when this call removed it.
+
+        Args:
+            pair: tenant and server.
+            revision: only this revision; None = whatever is there.
+        """
+        async with self._writing:
+            known = self._catalog.get(*pair)
+            if not await self._catalog.remove(pair, revision=revision):
+                return False
+        await self._tell(pair, known.catalog if known is not None else None, None)
+        return True
+
+    async def _write(self, catalog: Catalog) -> int:
+        """Write, then look: of two rivals written at once the later one takes itself back."""
+        pair = (catalog.tenant, catalog.server)
+        before = self._catalog.get(*pair)
+        if before is None and len(self._catalog.pairs()) >= SERVERS_MAX:
+            raise MeshError(ErrorKind.OVERLOADED, f"at most {SERVERS_MAX} servers are kept")
+        self._refuse_rivals(pair)
+        check_bare_names(catalog, self._catalog.all())
+        written = await self._catalog.write(catalog)
+        if not written.changed:
+            return written.revision
+        await self._catalog.seen(written.revision)
+        earlier = (
+            rival
+            for rival in rivals(self._catalog.pairs(), *pair)
+            if self._catalog.revision_of(rival) < written.revision
+        )
+        if (rival := next(earlier, None)) is not None:
+            await self._catalog.remove(pair, revision=written.revision)
+            raise _taken(pair, rival)
+        await self._tell(pair, before.catalog if before is not None else None, catalog)
+        return written.revision
+
+    def _refuse_rivals(self, pair: Pair) -> None:
+        defined = {(one.tenant, one.name) for one in self._definitions.all()}
+        rival = next(iter(rivals(self._catalog.pairs() | defined, *pair)), None)
+        if rival is not None:
+            raise _taken(pair, rival)
+
+    async def _tell(self, pair: Pair, old: Catalog | None, new: Catalog | None) -> None:
+        event = ListChanged(
+            tenant=pair[0],
+            server=pair[1],
+            hash=new.hash if new is not None else "",
+            changed=changed_lists(old, new),
+        )
+        try:
+            await self._bus.publish(
+                subjects.event(pair[0], "list_changed", pair[1]), msgspec.json.encode(event)
+            )
+        except MeshError as error:
+            # The catalogue is what gateways follow; the event is for people and other watchers.
+            _log.warning("list_changed was not sent: %s", error.message)
+
+    def _note(self, pair: Pair) -> None:
+        self.last_served.note(pair, self._clock.monotonic())
+
+    def _status(self, pair: Pair, definition: ServerDefinition | None) -> ServerStatus:
+        known = self._catalog.get(*pair)
+        catalog = known.catalog if known is not None else None
+        instances = self._instances.live.serving(*pair)
+        state = "running" if instances else "down"
+        if definition is not None:
+            masked = dict.fromkeys(definition.env, MASKED)
+            definition = msgspec.structs.replace(definition, env=masked)
+            state = state if definition.enabled else "disabled"
+        return ServerStatus(
+            tenant=pair[0],
+            server=pair[1],
+            state=state,
+            instances=instances,
+            tools=len(catalog.tools) if catalog is not None else 0,
+            hash=catalog.hash if catalog is not None else "",
+            defined=_origin(definition, catalog),
+            definition=definition,
+        )
+
+
+def _origin(definition: ServerDefinition | None, catalog: Catalog | None) -> str:
+    if definition is not None:
+        return "runtime"
+    return "config" if catalog is None or catalog.prefixed else "native"
+
+
+def _taken(pair: Pair, rival: Pair) -> MeshError:
+    holder = "a shared server" if rival[0] == PLATFORM else "a server of a tenant"
+    return MeshError(ErrorKind.PARAMS, f"the name {pair[1]} is taken by {holder}")

@@ -1,0 +1,59 @@
+"""The registry's table of contents: what it keeps, what it serves, what it looks after."""
+
+from mcp_proto import buckets
+from mcp_proto.contracts import registry as contract
+from mesh_chassis.bucket import KV
+from mesh_chassis.bus.endpoint import serve_operation
+from mesh_chassis.service import Service
+from mesh_chassis.stream import ensure_stream
+from registry.config import RegistryConfig
+from registry.handlers import Handlers
+from registry.reconciler import Reconciler
+from registry.store.catalog import CatalogStore
+from registry.store.definitions import DefinitionStore
+from registry.store.instances import InstanceStore
+from registry.store.streams import shared_streams
+
+__all__ = ["NAME", "build"]
+
+NAME = "registry"
+
+PUT_SLOTS = 8
+"""Registrations at once: each may carry 8 MiB."""
+
+
+async def build(service: Service, config: RegistryConfig) -> None:
+    """Load the state and add every part to ``service``.
+
+    Raises:
+        MeshError: buckets or streams cannot be ensured or read.
+    """
+    bus, replicas = service.bus, config.streams.replicas
+    # Instances first: every other process waits for it to say that it lives.
+    instances = await InstanceStore.open(bus, replicas=replicas, ttl_s=config.liveness.ttl_s)
+    catalog = await CatalogStore.open(bus, replicas=replicas)
+    definitions = await DefinitionStore.open(bus, replicas=replicas)
+    await KV.ensure(bus, buckets.LEASE, replicas=replicas)
+    for stream in shared_streams(config.streams):
+        await ensure_stream(bus, stream)
+
+    handlers = Handlers(bus, catalog, definitions, instances)
+    reconciler = Reconciler(handlers, catalog, definitions, instances, config.liveness)
+
+    service.add_endpoint(serve_operation(bus, contract.put, handlers.put, slots=PUT_SLOTS))
+    service.add_endpoint(serve_operation(bus, contract.remove, handlers.remove))
+    service.add_endpoint(serve_operation(bus, contract.list_servers, handlers.list_servers))
+    service.add_endpoint(serve_operation(bus, contract.server_put, handlers.server_put))
+    service.add_endpoint(serve_operation(bus, contract.server_remove, handlers.server_remove))
+    service.add_endpoint(serve_operation(bus, contract.server_restart, handlers.server_restart))
+
+    service.add_health_check("catalog", lambda: catalog.fresh)
+    service.add_health_check("definitions", lambda: definitions.fresh)
+    service.add_health_check("instances", lambda: instances.fresh)
+
+    async def begin() -> None:
+        service.tasks.spawn(reconciler.run(), name="reconciler", fatal=True)
+
+    service.on_ready(begin)
+    for store in (catalog, definitions, instances):
+        service.on_stop(store.close)

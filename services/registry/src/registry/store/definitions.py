@@ -1,0 +1,173 @@
+"""``mesh_servers``: definitions added at run time, and restarts asked for.
+
+Runners watch this bucket and make it so; the registry only writes it, by compare-and-set.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from mcp_proto import buckets
+from mcp_proto.contracts.registry import RestartRecord, ServerDefinition, restart_key
+from mcp_proto.errors import ErrorKind, MeshError
+from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket_view import BucketView
+from mesh_chassis.bus.connection import Bus
+
+__all__ = ["DEFINITIONS_MAX", "DefinitionStore"]
+
+Pair = tuple[str, str]
+
+DEFINITIONS_MAX = 1_000
+"""Servers defined at run time: each is a child process somewhere."""
+
+_CAS_ATTEMPTS = 8
+_RESTART = "restart."
+
+_DEFINITION = msgspec.json.Decoder(ServerDefinition)
+_RECORD = msgspec.json.Decoder(RestartRecord)
+
+
+class DefinitionStore:
+    """Server definitions. Make it with ``open``."""
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+        self._view: BucketView[ServerDefinition] = BucketView(kv, _read)
+
+    @classmethod
+    async def open(cls, bus: Bus, *, replicas: int) -> "DefinitionStore":
+        """Ensure the bucket and load it.
+
+        Raises:
+            MeshError: the broker refuses or does not answer.
+        """
+        store = cls(await KV.ensure(bus, buckets.SERVERS, replicas=replicas))
+        await store._view.start()
+        return store
+
+    async def close(self) -> None:
+        """Stop watching."""
+        await self._view.stop()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the copy is proven to be current."""
+        return self._view.fresh
+
+    def get(self, tenant: str, name: str) -> ServerDefinition | None:
+        """A definition as the watch shows it."""
+        return self._view.get(buckets.key(tenant, name))
+
+    def all(self) -> list[ServerDefinition]:
+        """Every definition."""
+        return self._view.values()
+
+    def kept(self) -> set[Pair]:
+        """``(tenant, server)`` of every enabled definition: their catalogues come back."""
+        return {(one.tenant, one.name) for one in self.all() if one.enabled}
+
+    async def put(self, definition: ServerDefinition, *, replace: bool) -> ServerDefinition:
+        """Write a definition; its generation is counted here.
+
+        Returns:
+            The definition as stored.
+
+        Raises:
+            MeshError: ``params`` when there is one and ``replace`` is False, ``overloaded`` when
+                there are too many.
+        """
+        if len(self.all()) >= DEFINITIONS_MAX and not self.get(definition.tenant, definition.name):
+            raise MeshError(
+                ErrorKind.OVERLOADED, f"at most {DEFINITIONS_MAX} servers can be defined"
+            )
+
+        def change(old: ServerDefinition | None) -> ServerDefinition:
+            if old is not None and not replace:
+                raise MeshError(
+                    ErrorKind.PARAMS, f"server {definition.name} is defined already; use replace"
+                )
+            generation = old.generation + 1 if old is not None else 0
+            return msgspec.structs.replace(definition, generation=generation)
+
+        stored = await self._change(definition.tenant, definition.name, change)
+        assert stored is not None
+        return stored
+
+    async def remove(self, tenant: str, name: str) -> bool:
+        """Remove a definition; False when there is none."""
+        key = buckets.key(tenant, name)
+        for _ in range(_CAS_ATTEMPTS):
+            entry = await self._kv.get(key)
+            if entry is None:
+                return False
+            try:
+                await self._kv.delete(key, revision=entry.revision)
+            except Conflict:
+                continue
+            await self._kv.purge(restart_key(tenant, name))
+            return True
+        raise _contended(name)
+
+    async def restart(self, tenant: str, name: str) -> bool:
+        """Raise the generation of a definition; False when there is none."""
+
+        def change(old: ServerDefinition | None) -> ServerDefinition | None:
+            if old is None:
+                return None
+            return msgspec.structs.replace(old, generation=old.generation + 1)
+
+        return await self._change(tenant, name, change) is not None
+
+    async def restart_configured(self, tenant: str, name: str) -> int:
+        """Ask for the restart of a server that a runner's own file defines.
+
+        Returns:
+            The new generation.
+        """
+        key = restart_key(tenant, name)
+        for _ in range(_CAS_ATTEMPTS):
+            entry = await self._kv.get(key)
+            generation = 1 + (_RECORD.decode(entry.value).generation if entry is not None else 0)
+            record = RestartRecord(name=name, tenant=tenant, generation=generation)
+            try:
+                if entry is None:
+                    await self._kv.create(key, msgspec.json.encode(record))
+                else:
+                    await self._kv.update(key, msgspec.json.encode(record), entry.revision)
+            except Conflict:
+                continue
+            return generation
+        raise _contended(name)
+
+    async def _change(
+        self,
+        tenant: str,
+        name: str,
+        change: Callable[[ServerDefinition | None], ServerDefinition | None],
+    ) -> ServerDefinition | None:
+        key = buckets.key(tenant, name)
+        for _ in range(_CAS_ATTEMPTS):
+            entry = await self._kv.get(key)
+            new = change(_DEFINITION.decode(entry.value) if entry is not None else None)
+            if new is None:
+                return None
+            try:
+                if entry is None:
+                    await self._kv.create(key, msgspec.json.encode(new))
+                else:
+                    await self._kv.update(key, msgspec.json.encode(new), entry.revision)
+            except Conflict:
+                continue
+            return new
+        raise _contended(name)
+
+
+def _read(key: str, value: bytes) -> ServerDefinition | None:
+    return None if key.startswith(_RESTART) and key.count(".") == 2 else _DEFINITION.decode(value)
+
+
+def _contended(name: str) -> MeshError:
+    return MeshError(
+        ErrorKind.OVERLOADED, f"server {name} is being changed by others", retry_after_s=0.2
+    )

@@ -1,0 +1,1 @@
+"""Pure decisions of tenant-auth: no clock, no bus, no randomness."""

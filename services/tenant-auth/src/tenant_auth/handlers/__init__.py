@@ -1,0 +1,1 @@
+"""The operations of tenant-auth: checking credentials, and administration."""

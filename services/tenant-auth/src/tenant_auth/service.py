@@ -1,0 +1,87 @@
+"""Tenant-auth's table of contents: what it keeps, what it serves, what it looks after."""
+
+from mcp_proto.contracts import tenant_auth as contract
+from mesh_chassis.bus.endpoint import serve_operation
+from mesh_chassis.service import Service
+from tenant_auth.config import TenantAuthConfig, read_secrets
+from tenant_auth.handlers.administration import Administration
+from tenant_auth.handlers.credentials import Credentials
+from tenant_auth.reconciler import KeyRotation
+from tenant_auth.store.accounts import AccountStore
+from tenant_auth.store.keyring import KeyRingStore
+from tenant_auth.store.logins import LoginStore
+
+__all__ = ["NAME", "build"]
+
+NAME = "tenant-auth"
+
+AUTHENTICATE_SLOTS = 256
+LOGIN_SLOTS = 8
+"""Under a flood logins are refused first; whoever is logged in goes on."""
+ADMIN_SLOTS = 8
+
+_DAY_S = 86_400
+
+
+async def build(service: Service, config: TenantAuthConfig) -> None:
+    """Load the state and add every part to ``service``.
+
+    Raises:
+        ConfigError: a secret file is missing, readable by others or malformed.
+        MeshError: buckets cannot be ensured or read.
+    """
+    bus, security = service.bus, config.security
+    secrets = read_secrets(security)
+    accounts = await AccountStore.open(bus)
+    logins = await LoginStore.open(bus)
+    keyring = await KeyRingStore.open(bus, secrets.kek)
+
+    credentials = Credentials(
+        accounts, logins, secrets.peppers, config, tasks=service.tasks, now_ms=bus.server_now_ms
+    )
+    administration = Administration(
+        accounts,
+        logins,
+        credentials.end_login,
+        pepper=secrets.peppers[0],
+        env=security.env,
+        development=security.development,
+        now_ms=bus.server_now_ms,
+    )
+    rotation = KeyRotation(
+        keyring,
+        every_s=round(config.signing.rotation_days * _DAY_S),
+        now_ms=bus.server_now_ms,
+    )
+
+    for endpoint in (
+        serve_operation(
+            bus, contract.authenticate, credentials.authenticate, slots=AUTHENTICATE_SLOTS
+        ),
+        serve_operation(bus, contract.login, credentials.login, slots=LOGIN_SLOTS),
+        serve_operation(bus, contract.logout, credentials.logout, slots=LOGIN_SLOTS),
+        serve_operation(bus, contract.tenant_put, administration.tenant_put, slots=ADMIN_SLOTS),
+        serve_operation(bus, contract.tenant_list, administration.tenant_list, slots=ADMIN_SLOTS),
+        serve_operation(
+            bus, contract.principal_put, administration.principal_put, slots=ADMIN_SLOTS
+        ),
+        serve_operation(bus, contract.key_create, administration.key_create, slots=ADMIN_SLOTS),
+        serve_operation(bus, contract.key_revoke, administration.key_revoke, slots=ADMIN_SLOTS),
+        serve_operation(bus, contract.key_list, administration.key_list, slots=ADMIN_SLOTS),
+    ):
+        service.add_endpoint(endpoint)
+
+    service.add_health_check("accounts", lambda: accounts.fresh)
+    service.add_health_check("logins", lambda: logins.fresh)
+    service.add_health_check("keyring", lambda: keyring.fresh)
+
+    service.on_start(rotation.step)
+    if security.development:
+        service.on_start(administration.ensure_demo)
+
+    async def begin() -> None:
+        service.tasks.spawn(rotation.run(), name="key-rotation", fatal=True)
+
+    service.on_ready(begin)
+    for store in (accounts, logins, keyring):
+        service.on_stop(store.close)

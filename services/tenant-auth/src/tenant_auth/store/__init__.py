@@ -1,0 +1,1 @@
+"""Stored state of tenant-auth: the only rooms of the service that touch buckets."""

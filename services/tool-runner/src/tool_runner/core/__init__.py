@@ -1,0 +1,1 @@
+"""Pure decisions of the runner: tools, dialects, restarts, placement."""

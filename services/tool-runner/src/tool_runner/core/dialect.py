@@ -1,0 +1,235 @@
+"""The two dialects of an upstream and the one of the bus, as bytes to bytes.
+
+On the bus everything is MCP 2026-07-28. A modern upstream gets its requests nearly as they are; a
+legacy one must not see the envelope (SDK servers refuse it), and its answers lack what the new
+revision requires. Only top-level members and ``_meta`` are touched; arguments, content and
+schemas pass byte for byte (docs/architecture.md, "Byte for byte").
+"""
+
+import msgspec
+from mcp_proto.codec import decode_as, encode, pick, remove, splice
+from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.methods import CACHEABLE
+from mcp_proto.versions import MODERN, NEWEST_LEGACY, Revision, revision_of
+
+__all__ = [
+    "Handshake",
+    "caller_meta",
+    "discover_params",
+    "initialize_params",
+    "read_discover",
+    "read_initialize",
+    "to_bus_error",
+    "to_bus_result",
+    "to_upstream_params",
+]
+
+PREFIX = "io.modelcontextprotocol/"
+VERSION_KEY = PREFIX + "protocolVersion"
+CAPABILITIES_KEY = PREFIX + "clientCapabilities"
+CLIENT_KEY = PREFIX + "clientInfo"
+LOG_LEVEL_KEY = PREFIX + "logLevel"
+SERVER_KEY = PREFIX + "serverInfo"
+TOKEN_KEY = "progressToken"  # noqa: S105 - a member name
+
+_CLIENT = encode({"name": "mcp-mesh", "version": "0.1.0"})
+_VERSION = encode(MODERN.value)
+_INPUT_MEMBERS = ("inputResponses", "requestState")
+_REFUSALS = frozenset((-32700, -32600, -32601, -32602))
+"""Codes with which a server says that it did not begin."""
+_RESOURCE_NOT_FOUND = -32002
+_INVALID_PARAMS = -32602
+
+
+class Handshake(msgspec.Struct, frozen=True, kw_only=True):
+    """What an upstream said of itself. Raw members are JSON objects, ``{}`` when unknown."""
+
+    revision: Revision
+    capabilities: msgspec.Raw
+    server_info: msgspec.Raw
+    instructions: str = ""
+
+    @property
+    def modern(self) -> bool:
+        """Whether it speaks the dialect of the bus."""
+        return self.revision is MODERN
+
+
+_NONE = msgspec.Raw(b"{}")
+
+
+class _Meta(msgspec.Struct, frozen=True):
+    server_info: msgspec.Raw = msgspec.field(default=_NONE, name=SERVER_KEY)
+
+
+class _Discovered(msgspec.Struct, frozen=True, rename="camel"):
+    supported_versions: tuple[str, ...]
+    capabilities: msgspec.Raw = _NONE
+    instructions: str = ""
+    meta: _Meta = msgspec.field(default=_Meta(), name="_meta")
+
+
+class _Initialized(msgspec.Struct, frozen=True, rename="camel"):
+    protocol_version: str
+    capabilities: msgspec.Raw = _NONE
+    server_info: msgspec.Raw = _NONE
+    instructions: str | None = None
+
+
+def _envelope() -> bytes:
+    members = {VERSION_KEY: _VERSION, CAPABILITIES_KEY: b"{}", CLIENT_KEY: _CLIENT}
+    return splice(b"{}", {"_meta": splice(b"{}", members)})
+
+
+_DISCOVER = _envelope()
+
+
+def discover_params() -> bytes:
+    """Params of ``server/discover``, and of any request without params of its own."""
+    return _DISCOVER
+
+
+def initialize_params() -> bytes:
+    """Params of ``initialize``, asking for the newest legacy revision."""
+    return (
+        b'{"protocolVersion":' + encode(NEWEST_LEGACY.value) + b',"capabilities":{},'
+        b'"clientInfo":' + _CLIENT + b"}"
+    )
+
+
+def read_discover(result: msgspec.Raw) -> Handshake | None:
+    """Handshake from an answer to ``server/discover``; None when it does not prove modern."""
+    try:
+        said = decode_as(result, _Discovered)
+    except MeshError:
+        return None
+    if MODERN.value not in said.supported_versions:
+        return None
+    return Handshake(
+        revision=MODERN,
+        capabilities=said.capabilities,
+        server_info=said.meta.server_info,
+        instructions=said.instructions,
+    )
+
+
+def proves_modern(error: ErrorObject) -> bool:
+    """Whether an error answer can only come from a server of the modern era."""
+    return error.code in {-32020, -32021, -32022}
+
+
+def read_initialize(result: msgspec.Raw) -> Handshake:
+    """Handshake from an answer to ``initialize``.
+
+    Raises:
+        MeshError: ``upstream`` for a malformed answer or a revision nobody knows.
+    """
+    try:
+        said = decode_as(result, _Initialized)
+    except MeshError as error:
+        raise _broken("answered initialize with a malformed result") from error
+    revision = revision_of(said.protocol_version)
+    if revision is None or revision is MODERN:
+        raise _broken(f"negotiated the unknown revision {said.protocol_version[:32]!r}")
+    return Handshake(
+        revision=revision,
+        capabilities=said.capabilities,
+        server_info=said.server_info,
+        instructions=said.instructions or "",
+    )
+
+
+def _broken(what: str) -> MeshError:
+    return MeshError(ErrorKind.UPSTREAM, f"the server {what}", outcome=Outcome.NOT_EXECUTED)
+
+
+def caller_meta(params: msgspec.Raw) -> dict[str, msgspec.Raw]:
+    """Members of ``_meta`` of a request, empty when it has none.
+
+    Raises:
+        MeshError: ``params`` when params or ``_meta`` is no object.
+    """
+    meta = pick(params, "_meta").get("_meta")
+    return pick(meta) if meta is not None else {}
+
+
+def to_upstream_params(
+    params: msgspec.Raw,
+    meta: dict[str, msgspec.Raw],
+    *,
+    modern: bool,
+    progress_token: int | None,
+) -> bytes:
+    """Params for the upstream.
+
+    Args:
+        params: params of the bus request.
+        meta: its ``_meta`` members, from ``caller_meta``.
+        modern: dialect of the upstream.
+        progress_token: our own token for this call; None when the caller wants no progress.
+
+    Returns:
+        JSON bytes of an object.
+    """
+    if modern:
+        members = {VERSION_KEY: _VERSION}
+        if CAPABILITIES_KEY not in meta:
+            members[CAPABILITIES_KEY] = b"{}"
+        if CLIENT_KEY not in meta:
+            members[CLIENT_KEY] = _CLIENT
+        kept: dict[str, bytes] = {
+            name: bytes(value) for name, value in meta.items() if name != TOKEN_KEY
+        }
+        kept.update(members)
+    else:
+        kept = {
+            name: bytes(value)
+            for name, value in meta.items()
+            if name != TOKEN_KEY and not name.startswith(PREFIX)
+        }
+        params = msgspec.Raw(remove(params, *_INPUT_MEMBERS))
+    if progress_token is not None:
+        kept[TOKEN_KEY] = b"%d" % progress_token
+    if kept:
+        return splice(params, {"_meta": splice(b"{}", kept)})
+    return remove(params, "_meta") if meta else bytes(params) or b"{}"
+
+
+_COMPLETE = {"resultType": b'"complete"'}
+_UNCACHED = {**_COMPLETE, "ttlMs": b"0", "cacheScope": b'"private"'}
+
+
+def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
+    """A result in the dialect of the bus.
+
+    Raises:
+        MeshError: ``upstream`` (executed) when the result is no object.
+    """
+    try:
+        if modern:
+            present = pick(result, "resultType")
+            return bytes(result) if present else splice(result, _COMPLETE)
+        return splice(result, _UNCACHED if method in CACHEABLE else _COMPLETE)
+    except MeshError as error:
+        raise MeshError(
+            ErrorKind.UPSTREAM, "the server answered with a malformed result",
+            outcome=Outcome.EXECUTED,
+        ) from error
+
+
+def to_bus_error(error: ErrorObject, *, modern: bool, server: str) -> ErrorObject:
+    """An upstream's own error, with what every error on the bus carries.
+
+    The upstream's code, text and data stay; ``outcome`` and ``upstream`` are added where its
+    data allows. The legacy "resource not found" becomes what the new revision says.
+    """
+    code = error.code
+    if not modern and code == _RESOURCE_NOT_FOUND:
+        code = _INVALID_PARAMS
+    data = error.data
+    if data is msgspec.UNSET or data is None:
+        data = {}
+    if isinstance(data, dict):
+        outcome = Outcome.NOT_EXECUTED if code in _REFUSALS else Outcome.UNKNOWN
+        data = {"upstream": server, "outcome": outcome.value, **data}
+    return ErrorObject(code=code, message=error.message, data=data)

@@ -1,0 +1,139 @@
+"""Native tools as data: what a tool is, how a name is found, whether arguments fit.
+
+Arguments are checked here against the very schema that is listed, with a compiled validator, so
+that list and check cannot drift apart. A failed check is a tool *result* with ``isError``
+(MCP, "Error handling": the model shall read it and try again); an unknown tool is a protocol
+error. jsonschema-rs was chosen over jsonschema: the same 2020-12 drafts at 0.2 µs instead of 13.
+"""
+
+from collections.abc import Iterable, Mapping
+from typing import Protocol
+
+import jsonschema_rs
+import msgspec
+from mcp_proto.contracts.registry import CatalogTool
+from mcp_proto.errors import ErrorKind, MeshError
+
+__all__ = ["ToolResult", "ToolSpec", "Toolbox", "failure", "success"]
+
+PROBLEM_CHARS_MAX = 400
+"""Longest text about a failed check: the validator quotes the offending value in full."""
+_EMPTY = b"{}"
+
+
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One tool as it is listed.
+
+    Attributes:
+        name: bare name, unique among all native tools.
+        title: for people.
+        description: for models; what it does, what it returns, its limits.
+        input_schema: JSON Schema 2020-12 with root type object.
+        output_schema: schema of ``structuredContent``.
+        permission: permission a caller needs; "" = the tool rules alone decide.
+        read_only: changes nothing. ``destructive``: may overwrite or delete.
+        idempotent: repeating it with the same arguments changes nothing more.
+    """
+
+    name: str
+    title: str
+    description: str
+    input_schema: Mapping[str, object]
+    output_schema: Mapping[str, object]
+    permission: str = ""
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+
+    def catalog_tool(self) -> CatalogTool:
+        """The entry of the catalogue."""
+        definition = {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": self.input_schema,
+            "outputSchema": self.output_schema,
+            "annotations": {
+                "title": self.title,
+                "readOnlyHint": self.read_only,
+                "destructiveHint": self.destructive,
+                "idempotentHint": self.idempotent,
+                "openWorldHint": False,
+            },
+        }
+        return CatalogTool(
+            name=self.name,
+            definition=msgspec.Raw(msgspec.json.encode(definition)),
+            permission=self.permission,
+        )
+
+
+class _Text(msgspec.Struct, frozen=True, tag="text", tag_field="type"):
+    text: str
+
+
+class ToolResult(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
+    """A complete ``tools/call`` result of the bus; encode it as it is."""
+
+    result_type: str
+    content: tuple[_Text, ...]
+    structured_content: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
+    is_error: bool = False
+
+
+def success(structured: bytes) -> ToolResult:
+    """A result whose text is its structured content, as MCP asks for the sake of old clients."""
+    return ToolResult(
+        result_type="complete",
+        content=(_Text(structured.decode()),),
+        structured_content=msgspec.Raw(structured),
+    )
+
+
+def failure(text: str) -> ToolResult:
+    """A tool error: the call itself worked, what it asked for did not."""
+    return ToolResult(result_type="complete", content=(_Text(text),), is_error=True)
+
+
+class _Validator(Protocol):
+    def is_valid(self, instance: object, /) -> bool: ...
+    def iter_errors(self, instance: object, /) -> Iterable[jsonschema_rs.ValidationError]: ...
+
+
+class Toolbox:
+    """All native tools of a runner by name, with one compiled validator each."""
+
+    def __init__(self, specs: Iterable[ToolSpec]) -> None:
+        self._validators: dict[str, _Validator] = {}
+        for spec in specs:
+            if spec.name in self._validators:
+                raise ValueError(f"two native tools are named {spec.name}")
+            self._validators[spec.name] = jsonschema_rs.Draft202012Validator(
+                dict(spec.input_schema)
+            )
+
+    def problem(self, name: str, arguments: bytes | msgspec.Raw) -> str | None:
+        """What is wrong with the arguments of a tool, as public text; None = they fit.
+
+        Args:
+            name: tool name.
+            arguments: JSON bytes; empty counts as ``{}``.
+
+        Raises:
+            MeshError: ``params`` for an unknown tool or bytes that are not JSON.
+        """
+        validator = self._validators.get(name)
+        if validator is None:
+            raise MeshError(ErrorKind.PARAMS, f"unknown tool: {name}")
+        try:
+            value = msgspec.json.decode(arguments or _EMPTY)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise MeshError(ErrorKind.PARAMS, f"arguments are not JSON: {error}") from None
+        if validator.is_valid(value):
+            return None
+        first = next(iter(validator.iter_errors(value)))
+        path = "/".join(str(part) for part in first.instance_path)
+        text = f"{path}: {first.message}" if path else first.message
+        if len(text) > PROBLEM_CHARS_MAX:
+            text = text[:PROBLEM_CHARS_MAX] + "…"
+        return f"Invalid arguments for {name}: {text}"

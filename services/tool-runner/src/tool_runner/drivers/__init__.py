@@ -1,0 +1,1 @@
+"""Outside technology behind one Protocol each."""

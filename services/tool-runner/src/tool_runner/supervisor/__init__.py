@@ -1,0 +1,1 @@
+"""Keeps wanted servers running, each on exactly one runner."""

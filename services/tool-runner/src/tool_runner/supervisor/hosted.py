@@ -1,0 +1,385 @@
+"""One upstream server while this runner holds it: its child's lives, and the calls to it.
+
+Between two lives calls are answered at once with the reason and a hint when to come back; during
+a start they wait for it a little. The breaker keeps calls away from a server that lives but fails.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+from enum import StrEnum
+from typing import TypeVar
+
+import msgspec
+from mcp_proto.contracts.registry import Catalog, ServerDefinition
+from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.versions import Revision
+from mesh_chassis.breaker import Breaker
+from mesh_chassis.tasks import Tasks
+
+from tool_runner.core.restarts import Restarts, Wait
+from tool_runner.upstreams.children import Children
+from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream
+from tool_runner.upstreams.upstream import Offer, Request
+
+__all__ = ["HostSettings", "HostedServer", "ServerState"]
+
+START_WAIT_S = 5.0
+"""Longest wait of a call for a server that is starting."""
+RELIST_PAUSE_S = 0.1
+"""After a notice of changed lists; servers send several in a row."""
+FINISH_S = 5.0
+"""On a wanted restart, how long running calls may go on."""
+ERA_TTL_S = 600.0
+"""How long a server counts as legacy without asking: a stale verdict is wrong without a sign."""
+DEADLINE_COUNTS_S = 5.0
+"""A call that ran out after less says more about its caller's patience than about the server."""
+
+_T = TypeVar("_T")
+_log = logging.getLogger(__name__)
+
+
+class ServerState(StrEnum):
+    """What an upstream server is doing."""
+
+    STARTING = "starting"
+    RUNNING = "running"
+    WAITING = "waiting"
+    QUARANTINED = "quarantined"
+    STOPPED = "stopped"
+
+
+class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How servers are hosted; ``answer_s`` as in ``ChildConfig``."""
+
+    stdio: StdioSettings = StdioSettings()
+    answer_s: float = 5.0
+
+
+class HostedServer:
+    """A server on this runner. ``start`` once, ``close`` once.
+
+    Args:
+        definition: what to run.
+        children: child processes of this runner.
+        settings: bounds.
+        on_catalog: called with the catalogue whenever the server has listed what it offers.
+    """
+
+    def __init__(
+        self,
+        definition: ServerDefinition,
+        children: Children,
+        settings: HostSettings,
+        on_catalog: Callable[[Catalog], None],
+    ) -> None:
+        self.definition = definition
+        self.state = ServerState.STOPPED
+        self.reason = ""
+        self.restarts = 0
+        self._children = children
+        self._settings = settings
+        self._on_catalog = on_catalog
+        self._upstream: StdioUpstream | None = None
+        self._candidate: StdioUpstream | None = None
+        self._up = asyncio.Event()
+        self._settled = asyncio.Event()
+        self._again = asyncio.Event()
+        self._lists = asyncio.Event()
+        self._idle = asyncio.Event()
+        self._idle.set()
+        self._inflight = 0
+        self._began = 0.0
+        self._next_start = 0.0
+        self._breaker = Breaker()
+        self._legacy_until = 0.0
+        self._tasks = Tasks(f"server {definition.name}", tasks_max=4)
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def name(self) -> str:
+        """Server name."""
+        return self.definition.name
+
+    @property
+    def tenant(self) -> str:
+        """Owner; ``_`` = shared."""
+        return self.definition.tenant
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 when there is none."""
+        upstream = self._upstream or self._candidate
+        return upstream.pid if upstream is not None else 0
+
+    @property
+    def inflight(self) -> int:
+        """Calls running now."""
+        return self._inflight
+
+    @property
+    def breaker_state(self) -> str:
+        """``closed``, ``open`` or ``half_open``."""
+        return str(self._breaker.state.value)
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """Newest lines of the child's stderr."""
+        upstream = self._upstream or self._candidate
+        return upstream.log_tail(lines) if upstream is not None else []
+
+    def start(self) -> None:
+        """Begin the first life."""
+        self._enter(ServerState.STARTING)
+        self._tasks.spawn(self._live(), name="live")
+
+    async def settled(self, timeout_s: float) -> bool:
+        """Wait for the first start to end, well or not; True when the server runs."""
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._settled.wait()
+        except TimeoutError:
+            return False
+        return self.state is ServerState.RUNNING
+
+    def restart(self, definition: ServerDefinition) -> None:
+        """Begin a new life with this definition, also out of quarantine."""
+        self.definition = definition
+        self._again.set()
+
+    async def close(self, *, drain_s: float = 0.0) -> None:
+        """End the child; running calls may go on for ``drain_s``."""
+        if drain_s:
+            await self._finish(drain_s)
+        self._up.clear()
+        upstream = self._upstream
+        await self._tasks.close(_CLOSE_S)
+        for one in (self._candidate, upstream):
+            if one is not None:
+                await one.close()
+        self._upstream = self._candidate = None
+        self._enter(ServerState.STOPPED)
+
+    async def call(self, request: Request) -> bytes | ErrorObject:
+        """See ``Upstream.call``; the definition's ``timeout_s`` bounds it too.
+
+        Raises:
+            MeshError: ``upstream`` (not executed) while the server cannot be called, and what
+                ``Upstream.call`` raises.
+        """
+        began = self._loop.time()
+        upstream = self._upstream
+        if upstream is None or not self._up.is_set():
+            upstream = await self._wait_for_start(request.timeout_s)
+        wait_s = self._breaker.admit(self._loop.time())
+        if wait_s:
+            raise self._down("fails and is left alone for a while", wait_s)
+        left_s = request.timeout_s - (self._loop.time() - began)
+        timeout_s = max(0.001, min(left_s, self.definition.timeout_s))
+        self._inflight += 1
+        self._idle.clear()
+        try:
+            answer = await upstream.call(msgspec.structs.replace(request, timeout_s=timeout_s))
+        except MeshError as error:
+            self._count_failure(error, timeout_s)
+            raise
+        except asyncio.CancelledError:
+            self._breaker.busy(self._loop.time())
+            raise
+        finally:
+            self._inflight -= 1
+            if not self._inflight:
+                self._idle.set()
+        self._breaker.succeeded(self._loop.time())
+        return answer
+
+    # What happens to a listener of the upstream
+
+    def lists_changed(self) -> None:
+        """See ``Listener``."""
+        self._lists.set()
+
+    def resource_updated(self, params: msgspec.Raw) -> None:
+        """See ``Listener``. Nobody can subscribe yet, so nobody is told."""
+
+    # The lives
+
+    async def _live(self) -> None:
+        restarts = Restarts()
+        while True:
+            wait = await self._one_life(restarts)
+            self._settled.set()
+            if wait is not None:
+                await self._pause(wait)
+                self.restarts += 1
+            if self._again.is_set():
+                restarts = Restarts()
+                self._again.clear()
+            self._enter(ServerState.STARTING)
+
+    async def _one_life(self, restarts: Restarts) -> Wait | None:
+        """Start, serve, end. Returns how long to wait; None after a wanted end."""
+        self._began = self._loop.time()
+        upstream = self._candidate = StdioUpstream(
+            self.definition,
+            self._children,
+            self,
+            settings=self._settings.stdio,
+            legacy=self._loop.time() < self._legacy_until,
+        )
+        ran_since = 0.0
+        try:
+            offer = await self._or_again(upstream.start())
+            if offer is None:
+                return None
+            ran_since = self._loop.time()
+            self._serve(upstream, offer)
+            reason = await self._or_again(self._watch(upstream))
+            if reason is None:
+                await self._finish(FINISH_S)
+                return None
+        except MeshError as error:
+            reason = error.message
+        finally:
+            self._up.clear()
+            self._upstream = None
+            self._learn(upstream)
+            await upstream.close()
+            self._candidate = None
+        now = self._loop.time()
+        self.reason = reason
+        _log.warning("the server ended: %s", reason, extra={"server": self.name})
+        ran_s = now - ran_since if ran_since else 0.0
+        return restarts.ended(now, ran_s=ran_s, jitter=random.random())  # noqa: S311
+
+    def _serve(self, upstream: StdioUpstream, offer: Offer) -> None:
+        self._upstream = upstream
+        self._breaker.reset()
+        self._lists.clear()
+        self.reason = ""
+        self._publish(offer)
+        self._enter(ServerState.RUNNING)
+        self._up.set()
+        self._settled.set()
+        _log.info(
+            "the server runs", extra={"server": self.name, "child": upstream.pid,
+            "tools": len(offer.tools), "start_ms": round((self._loop.time() - self._began) * 1e3)},
+        )  # fmt: skip
+
+    async def _watch(self, upstream: StdioUpstream) -> str:
+        """Follow changed lists until the connection ends; why it did."""
+        async with asyncio.TaskGroup() as group:
+            relisting = group.create_task(self._relist(upstream))
+            reason = await upstream.wait_ended()
+            relisting.cancel()
+        return reason
+
+    async def _relist(self, upstream: StdioUpstream) -> None:
+        while True:
+            await self._lists.wait()
+            await asyncio.sleep(RELIST_PAUSE_S)
+            self._lists.clear()
+            try:
+                self._publish(await upstream.read_offer())
+            except MeshError as error:
+                _log.warning("lists: %s", error.message, extra={"server": self.name})
+
+    def _publish(self, offer: Offer) -> None:
+        self._on_catalog(
+            Catalog(
+                tenant=self.definition.tenant,
+                server=self.definition.name,
+                tools=offer.tools,
+                resources=offer.resources,
+                resource_templates=offer.resource_templates,
+                prompts=offer.prompts,
+                capabilities=offer.capabilities,
+                server_info=offer.server_info,
+                instructions=offer.instructions,
+                single_instance=True,
+            )
+        )
+
+    async def _or_again(self, work: Awaitable[_T]) -> _T | None:
+        """Result of ``work``; None when a new life was asked for meanwhile."""
+        task = asyncio.ensure_future(work)
+        again = asyncio.ensure_future(self._again.wait())
+        try:
+            await asyncio.wait((task, again), return_when=asyncio.FIRST_COMPLETED)
+            return None if self._again.is_set() else task.result()
+        finally:
+            for one in (task, again):
+                one.cancel()
+            await asyncio.gather(task, again, return_exceptions=True)
+
+    async def _pause(self, wait: Wait) -> None:
+        self._enter(ServerState.QUARANTINED if wait.quarantined else ServerState.WAITING)
+        self._next_start = self._loop.time() + wait.delay_s
+        try:
+            async with asyncio.timeout(wait.delay_s):
+                await self._again.wait()
+        except TimeoutError:
+            pass
+
+    async def _finish(self, timeout_s: float) -> None:
+        try:
+            async with asyncio.timeout(timeout_s):
+                await self._idle.wait()
+        except TimeoutError:
+            _log.warning("calls outlast the server", extra={"server": self.name})
+
+    def _learn(self, upstream: StdioUpstream) -> None:
+        """Remember the era; a server that died of the first question is not asked it again."""
+        handshake = upstream.handshake
+        if handshake is None:
+            legacy = not upstream.spoke
+        else:
+            legacy = handshake.revision is not Revision.R2026_07_28
+        self._legacy_until = self._loop.time() + ERA_TTL_S if legacy else 0.0
+
+    def _enter(self, state: ServerState) -> None:
+        self.state = state
+
+    # Calls
+
+    async def _wait_for_start(self, timeout_s: float) -> StdioUpstream:
+        if self.state in {ServerState.WAITING, ServerState.QUARANTINED}:
+            word = "is quarantined" if self.state is ServerState.QUARANTINED else "is down"
+            left_s = max(0.0, self._next_start - self._loop.time())
+            raise self._down(f"{word} ({self.reason})", left_s)
+        patience = min(
+            timeout_s,
+            START_WAIT_S,
+            self._settings.answer_s - (self._loop.time() - self._began),
+        )
+        if patience > 0 and self.state is ServerState.STARTING:
+            try:
+                async with asyncio.timeout(patience):
+                    await self._up.wait()
+            except TimeoutError:
+                pass
+        upstream = self._upstream
+        if upstream is None or not self._up.is_set():
+            raise self._down("has not started yet", 1.0)
+        return upstream
+
+    def _down(self, what: str, retry_s: float) -> MeshError:
+        return MeshError(
+            ErrorKind.UPSTREAM,
+            f"server {self.name} {what}",
+            data={"upstream": self.name, "state": self.state.value},
+            retry_after_s=retry_s,
+            outcome=Outcome.NOT_EXECUTED,
+        )
+
+    def _count_failure(self, error: MeshError, timeout_s: float) -> None:
+        now = self._loop.time()
+        patient = timeout_s >= min(DEADLINE_COUNTS_S, self.definition.timeout_s)
+        if error.kind is ErrorKind.UPSTREAM or (error.kind is ErrorKind.DEADLINE and patient):
+            if self._breaker.failed(now, random.random()):  # noqa: S311
+                _log.warning("breaker opened: %s", error.message, extra={"server": self.name})
+        else:
+            self._breaker.busy(now)
+
+
+_CLOSE_S = 15.0

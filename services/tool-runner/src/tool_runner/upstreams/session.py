@@ -1,0 +1,349 @@
+"""One MCP conversation with a server: ids, answers, notifications, whatever carries the lines.
+
+Ids are minted here per connection; a caller's id, progress token or name of a request never goes
+upstream, so answers cannot be mixed up between callers. Everything the server sends is sorted in
+one callback without waiting; the task that awaits a call passes its notifications on in order.
+"""
+
+import asyncio
+import logging
+from collections import deque
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from mcp_proto.codec import (
+    decode_as,
+    decode_batch,
+    decode_message,
+    encode_error,
+    encode_notification,
+    encode_request,
+    encode_response,
+    is_batch,
+    splice,
+)
+from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.framing import TooLong
+from mcp_proto.jsonrpc import ErrorResponse, Message, Notification, Response
+from mcp_proto.jsonrpc import Request as ServerRequest
+
+from tool_runner.core import dialect, log_levels
+from tool_runner.core.dialect import LOG_LEVEL_KEY, TOKEN_KEY, Handshake
+from tool_runner.upstreams.upstream import Listener, Request
+
+__all__ = ["NOISE_LINES_MAX", "Session", "Wire"]
+
+NOISE_LINES_MAX = 100
+"""Lines in a row that are no JSON-RPC before a server counts as broken."""
+NOTES_MAX = 256
+"""Notifications of one call that wait for their caller; the oldest go first."""
+
+_NO_PARAMS = msgspec.Raw(b"")
+_log = logging.getLogger(__name__)
+
+
+class Wire(msgspec.Struct, frozen=True):
+    """Where messages go.
+
+    Attributes:
+        write: sends a request, waiting at most the seconds given for room.
+        write_now: sends a small message without waiting.
+        broken: called with a reason when the server cannot be talked to.
+        silent: called when a call ran out of time and nothing at all was heard meanwhile.
+    """
+
+    write: Callable[[bytes, float], Awaitable[None]]
+    write_now: Callable[[bytes], None]
+    broken: Callable[[str], None]
+    silent: Callable[[], None]
+
+
+class _Pending:
+    """A request without its answer yet."""
+
+    __slots__ = ("expired", "failure", "log_level", "notes", "reply", "token", "wake")
+
+    def __init__(self) -> None:
+        self.wake = asyncio.get_running_loop().create_future()
+        self.reply: Response | ErrorResponse | None = None
+        self.failure: MeshError | None = None
+        self.expired = False
+        self.notes: deque[bytes] | None = None
+        self.token: msgspec.Raw | None = None
+        self.log_level = ""
+
+    def poke(self) -> None:
+        if not self.wake.done():
+            self.wake.set_result(None)
+
+    def settle(self, reply: Response | ErrorResponse) -> None:
+        self.reply = reply
+        self.poke()
+
+    def fail(self, error: MeshError) -> None:
+        self.failure = error
+        self.poke()
+
+    def expire(self) -> None:
+        self.expired = True
+        self.poke()
+
+    def note(self, notification: bytes) -> None:
+        if self.notes is not None:
+            self.notes.append(notification)
+            self.poke()
+
+
+class Session:
+    """The conversation. ``receive`` is fed every line; ``end`` fails what is in flight."""
+
+    def __init__(self, name: str, wire: Wire, listener: Listener) -> None:
+        self.handshake: Handshake | None = None
+        self.heard_at = 0.0
+        self._name = name
+        self._wire = wire
+        self._listener = listener
+        self._pending: dict[int, _Pending] = {}
+        self._next = 0
+        self._noise = 0
+        self._ended: MeshError | None = None
+        self._level = ""
+
+    @property
+    def inflight(self) -> int:
+        """Requests without an answer."""
+        return len(self._pending)
+
+    async def call(self, request: Request) -> bytes | ErrorObject:
+        """See ``Upstream.call``."""
+        modern = self.handshake is not None and self.handshake.modern
+        meta = dialect.caller_meta(request.params)
+        number, pending = self._open()
+        if request.notify is not None:
+            pending.notes = deque(maxlen=NOTES_MAX)
+            pending.token = meta.get(TOKEN_KEY)
+            self._want_logs(pending, meta.get(LOG_LEVEL_KEY), modern=modern)
+        params = dialect.to_upstream_params(
+            request.params,
+            meta,
+            modern=modern,
+            progress_token=number if pending.token is not None else None,
+        )
+        reply = await self._exchange(
+            number, pending, encode_request(request.method, number, params), request
+        )
+        if isinstance(reply, ErrorResponse):
+            return dialect.to_bus_error(reply.error, modern=modern, server=self._name)
+        return dialect.to_bus_result(reply.result, modern=modern, method=request.method)
+
+    async def ask(self, method: str, params: bytes, timeout_s: float) -> msgspec.Raw | ErrorObject:
+        """Send a request of our own.
+
+        Raises:
+            MeshError: ``upstream`` when the connection ends, ``deadline``.
+        """
+        number, pending = self._open()
+        own = Request(method=method, params=_NO_PARAMS, timeout_s=timeout_s)
+        message = encode_request(method, number, params)
+        reply = await self._exchange(number, pending, message, own, cancels=False)
+        return reply.error if isinstance(reply, ErrorResponse) else reply.result
+
+    def tell(self, method: str, params: bytes = b"") -> None:
+        """Send a notification; dropped when the connection is gone."""
+        try:
+            self._wire.write_now(encode_notification(method, params))
+        except MeshError as error:
+            _log.debug("not sent: %s", error.message, extra={"server": self._name})
+
+    def end(self, error: MeshError) -> None:
+        """The connection is gone: everything in flight fails at once."""
+        self._ended = error
+        for pending in self._pending.values():
+            pending.fail(error)
+
+    def _open(self) -> tuple[int, _Pending]:
+        if self._ended is not None:
+            raise MeshError(
+                ErrorKind.UPSTREAM,
+                self._ended.message,
+                data=self._ended.data,
+                outcome=Outcome.NOT_EXECUTED,
+            )
+        self._next += 1
+        pending = _Pending()
+        self._pending[self._next] = pending
+        return self._next, pending
+
+    async def _exchange(
+        self,
+        number: int,
+        pending: _Pending,
+        message: bytes,
+        request: Request,
+        *,
+        cancels: bool = True,
+    ) -> Response | ErrorResponse:
+        loop = asyncio.get_running_loop()
+        started = loop.time()
+        timer = loop.call_later(request.timeout_s, pending.expire)
+        try:
+            await self._wire.write(message, request.timeout_s)
+            return await self._outcome(pending, request, started)
+        except BaseException:
+            # Out of band and with our own id: the server may be busy with this very request.
+            answered = pending.reply is not None or pending.failure is not None
+            if cancels and not answered and self._ended is None:
+                self.tell("notifications/cancelled", b'{"requestId":%d}' % number)
+            raise
+        finally:
+            timer.cancel()
+            del self._pending[number]
+
+    async def _outcome(
+        self, pending: _Pending, request: Request, started: float
+    ) -> Response | ErrorResponse:
+        while True:
+            await pending.wake
+            while pending.notes and request.notify is not None:
+                await request.notify(pending.notes.popleft())
+            if pending.reply is not None:
+                return pending.reply
+            if pending.failure is not None:
+                raise pending.failure
+            if pending.expired:
+                if self.handshake is not None and self.heard_at <= started:
+                    self._wire.silent()
+                raise MeshError(
+                    ErrorKind.DEADLINE,
+                    f"server {self._name} did not answer within {request.timeout_s:.3g} s",
+                    data={"upstream": self._name},
+                )
+            pending.wake = asyncio.get_running_loop().create_future()
+
+    def receive(self, line: bytes) -> None:
+        """Take one line of the server."""
+        try:
+            messages = decode_batch(line) if is_batch(line) else [decode_message(line)]
+        except MeshError:
+            self._take_noise(line)
+            return
+        for message in messages:
+            if isinstance(message, MeshError):
+                self._take_noise(line)
+            else:
+                self._noise = 0
+                self._take(message)
+
+    def receive_too_long(self, event: TooLong) -> None:
+        """Take notice of a line over the limit: whose answer it was fails, if that is known."""
+        number = event.request_id
+        if number is None and len(self._pending) == 1:
+            number = next(iter(self._pending))
+        pending = self._pending.get(number) if isinstance(number, int) else None
+        if pending is not None:
+            pending.fail(
+                MeshError(
+                    ErrorKind.TOO_LARGE,
+                    f"the answer of server {self._name} exceeds {event.max_bytes} bytes",
+                    data={"upstream": self._name, "maxBytes": event.max_bytes},
+                    outcome=Outcome.EXECUTED,
+                )
+            )
+
+    def _take_noise(self, line: bytes) -> None:
+        self._noise += 1
+        if self._noise == 1:
+            _log.warning(
+                "the server prints what is no JSON-RPC: %r", line[:200],
+                extra={"server": self._name},
+            )  # fmt: skip
+        if self._noise > NOISE_LINES_MAX:
+            self._wire.broken("prints what is no MCP on its output")
+
+    def _take(self, message: Message) -> None:
+        self.heard_at = asyncio.get_running_loop().time()
+        match message:
+            case Response() | ErrorResponse():
+                pending = self._pending.get(message.id) if isinstance(message.id, int) else None
+                if pending is not None:
+                    pending.settle(message)
+            case ServerRequest():
+                self._answer(message)
+            case Notification():
+                self._hear(message)
+
+    def _answer(self, request: ServerRequest) -> None:
+        if request.method == "ping":
+            answer = encode_response(request.id, b"{}")
+        else:
+            refusal = MeshError(ErrorKind.METHOD, f"{request.method} is not supported here")
+            answer = encode_error(request.id, refusal)
+        try:
+            self._wire.write_now(answer)
+        except MeshError as error:
+            _log.debug("not answered: %s", error.message, extra={"server": self._name})
+
+    def _hear(self, message: Notification) -> None:
+        match message.method:
+            case "notifications/progress":
+                self._hear_progress(message)
+            case "notifications/message":
+                self._hear_log(message)
+            case (
+                "notifications/tools/list_changed"
+                | "notifications/resources/list_changed"
+                | "notifications/prompts/list_changed"
+            ):
+                self._listener.lists_changed()
+            case "notifications/resources/updated":
+                self._listener.resource_updated(message.params)
+            case _:
+                _log.debug("ignored %s", message.method[:64], extra={"server": self._name})
+
+    def _hear_progress(self, message: Notification) -> None:
+        try:
+            number = decode_as(message.params, _Progress).token
+        except MeshError:
+            return
+        pending = self._pending.get(number) if isinstance(number, int) else None
+        if pending is not None and pending.token is not None and pending.reply is None:
+            params = splice(message.params, {TOKEN_KEY: bytes(pending.token)})
+            pending.note(encode_notification(message.method, params))
+
+    def _hear_log(self, message: Notification) -> None:
+        """A log line names no request, so it goes to the caller only where there is one."""
+        listening = [one for one in self._pending.values() if one.log_level and not one.reply]
+        try:
+            level = decode_as(message.params, _LogMessage).level
+        except MeshError:
+            return
+        if len(listening) == len(self._pending) == 1:
+            if log_levels.reaches(level, listening[0].log_level):
+                listening[0].note(encode_notification(message.method, message.params))
+        else:
+            text = bytes(message.params)[:500].decode(errors="replace")
+            _log.debug("log of the server: %s", text, extra={"server": self._name})
+
+    def _want_logs(self, pending: _Pending, raw: msgspec.Raw | None, *, modern: bool) -> None:
+        level = log_levels.read(raw)
+        pending.log_level = level
+        if not level or modern or not log_levels.is_finer(level, self._level):
+            return
+        if self.handshake is None or b'"logging"' not in bytes(self.handshake.capabilities):
+            return
+        # Nobody waits for the answer: the level is a wish, and the call must not be later for it.
+        self._level = level
+        self._next += 1
+        params = b'{"level":"' + level.encode() + b'"}'
+        try:
+            self._wire.write_now(encode_request("logging/setLevel", self._next, params))
+        except MeshError:
+            self._level = ""
+
+
+class _Progress(msgspec.Struct, frozen=True):
+    token: str | int = msgspec.field(name=TOKEN_KEY)
+
+
+class _LogMessage(msgspec.Struct, frozen=True):
+    level: str

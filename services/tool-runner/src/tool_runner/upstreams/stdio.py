@@ -1,0 +1,283 @@
+"""An MCP server as a child process: started, watched, talked to over its stdin and stdout.
+
+One object is one life of the child. It ends when the child exits, closes its output, prints
+garbage without end, or answers neither a call nor the ping after it; then everything in flight
+fails at once, the whole process group is killed, and the owner (``supervisor``) decides about the
+next life.
+"""
+
+import asyncio
+import logging
+import os
+from collections.abc import Awaitable, Callable
+
+import msgspec
+from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.limits import LIST_TIMEOUT_S
+from mesh_chassis.tasks import Tasks
+
+from tool_runner.core.dialect import Handshake, discover_params
+from tool_runner.core.environment import child_environment
+from tool_runner.upstreams.children import Child, ChildLimits, Children
+from tool_runner.upstreams.handshake import shake_hands
+from tool_runner.upstreams.listing import read_offer
+from tool_runner.upstreams.pipes import Pipes
+from tool_runner.upstreams.session import Session, Wire
+from tool_runner.upstreams.upstream import Listener, Offer, Request
+
+__all__ = ["StdioSettings", "StdioUpstream"]
+
+_log = logging.getLogger(__name__)
+
+WRITE_ROOM_S = 5.0
+"""Longest wait for a child to read before a request to it is refused."""
+PING_S = 5.0
+"""A child that let a call run out in silence has this long to answer a ping."""
+EXIT_AFTER_EOF_S = 2.0
+"""MCP shutdown: after stdin is closed, how long the child may take to exit by itself."""
+TERM_GRACE_S = 1.0
+"""Between SIGTERM and SIGKILL of the group."""
+GONE_S = 5.0
+
+
+class StdioSettings(msgspec.Struct, frozen=True, kw_only=True):
+    """How children are run.
+
+    Attributes:
+        start_timeout_s: longest start, from the fork to the last list.
+        limits: resource limits of each child.
+    """
+
+    start_timeout_s: float = 60.0
+    limits: ChildLimits = ChildLimits()
+
+
+class StdioUpstream:
+    """``Upstream`` over a child process.
+
+    Args:
+        definition: what to run.
+        children: starts and ends processes.
+        listener: hears of changed lists.
+        settings: bounds.
+        legacy: the era is known to be legacy.
+    """
+
+    def __init__(
+        self,
+        definition: ServerDefinition,
+        children: Children,
+        listener: Listener,
+        *,
+        settings: StdioSettings | None = None,
+        legacy: bool = False,
+    ) -> None:
+        self._definition = definition
+        self._children = children
+        self._settings = settings or StdioSettings()
+        self._legacy = legacy
+        self._child: Child | None = None
+        self._pipes: Pipes | None = None
+        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
+        self._tasks = Tasks(f"upstream {definition.name}", tasks_max=8)
+        self._checking = False
+        self._closing = False
+        self._closed_at = 0.0
+        self.session = Session(
+            definition.name,
+            Wire(self._write, self._write_now, self._broken, self._suspect),
+            listener,
+        )
+
+    @property
+    def pid(self) -> int:
+        """Process id of the child; 0 before it started."""
+        return self._child.pid if self._child else 0
+
+    @property
+    def spoke(self) -> bool:
+        """Whether anything readable ever came from the child."""
+        return self.session.heard_at > 0
+
+    @property
+    def handshake(self) -> Handshake | None:
+        """What the server said of itself; None before."""
+        return self.session.handshake
+
+    def log_tail(self, lines: int = 20) -> list[str]:
+        """Newest lines of the child's stderr."""
+        return self._pipes.log.tail(lines) if self._pipes else []
+
+    async def start(self) -> Offer:
+        """See ``Upstream``."""
+        definition = self._definition
+        if not definition.command:
+            raise self._error("has no command", Outcome.NOT_EXECUTED)
+        try:
+            async with asyncio.timeout(self._settings.start_timeout_s):
+                await self._spawn()
+                return await self._or_reason(self._open())
+        except TimeoutError:
+            raise self._error(
+                f"did not speak MCP within {self._settings.start_timeout_s:.3g} s",
+                Outcome.NOT_EXECUTED,
+            ) from None
+
+    async def call(self, request: Request) -> bytes | ErrorObject:
+        """See ``Upstream``."""
+        return await self.session.call(request)
+
+    async def read_offer(self) -> Offer:
+        """See ``Upstream``."""
+        handshake = self.session.handshake
+        if handshake is None:
+            raise self._error("is not connected", Outcome.NOT_EXECUTED)
+        return await read_offer(self._definition.name, handshake, self._ask)
+
+    async def wait_ended(self) -> str:
+        """See ``Upstream``."""
+        return await asyncio.shield(self._ended)
+
+    async def close(self) -> None:
+        """See ``Upstream``: stdin closed, then SIGTERM, then SIGKILL for the whole group."""
+        self._closing = True
+        self._end("was stopped")
+        child, pipes = self._child, self._pipes
+        if child is not None:
+            try:
+                if pipes is not None:
+                    pipes.close_input()
+                    await asyncio.wait([child.exited], timeout=EXIT_AFTER_EOF_S)
+                self._children.kill(child, grace_s=TERM_GRACE_S)
+                await asyncio.wait([child.exited], timeout=TERM_GRACE_S + GONE_S)
+            finally:
+                self._children.kill(child)
+        await self._tasks.close()
+        if pipes is not None:
+            pipes.close()
+
+    async def _spawn(self) -> None:
+        definition = self._definition
+        child = await self._children.spawn(
+            (definition.command, *definition.args),
+            env=child_environment(os.environ, definition.env),
+            cwd=definition.cwd,
+            limits=self._settings.limits,
+        )
+        self._child = child
+        child.exited.add_done_callback(lambda status: self._exited(status.result()))
+        self._pipes = Pipes(
+            child,
+            definition.name,
+            on_line=self.session.receive,
+            on_too_long=self.session.receive_too_long,
+            on_end=self._output_closed,
+        )
+        await self._pipes.open()
+
+    async def _open(self) -> Offer:
+        budget = self._settings.start_timeout_s
+
+        def ask(method: str, params: bytes) -> Awaitable[msgspec.Raw | ErrorObject]:
+            return self.session.ask(method, params, budget)
+
+        self.session.handshake = await shake_hands(
+            ask, self.session.tell, legacy=self._legacy
+        )
+        if self.session.handshake.modern:
+            self._tasks.spawn(self._listen(), name="listen")
+        return await self.read_offer()
+
+    async def _or_reason(self, work: Awaitable[Offer]) -> Offer:
+        """Await ``work``; when it fails because the child is ending, say how that ended."""
+        try:
+            return await work
+        except MeshError as error:
+            if self._closed_at:
+                await asyncio.wait([self._ended], timeout=_EOF_TO_EXIT_S)
+            if not self._ended.done():
+                raise self._error(f"failed to start: {error.message}", Outcome.NOT_EXECUTED) from error
+            hint = "" if self.spoke else " before it spoke MCP; is it an MCP server?"
+            raise self._error(self._ended.result() + hint, Outcome.NOT_EXECUTED) from error
+
+    async def _ask(self, method: str, params: bytes) -> msgspec.Raw | ErrorObject:
+        return await self.session.ask(method, params, LIST_TIMEOUT_S)
+
+    async def _listen(self) -> None:
+        """Modern servers tell of changes only to those who listen; a lost listen is renewed."""
+        wanted = b'"notifications":{"toolsListChanged":true,"promptsListChanged":true,'
+        wanted += b'"resourcesListChanged":true}'
+        params = b"{" + wanted + b"," + discover_params()[1:]
+        for _ in range(_LISTENS_MAX):
+            answer = await self.session.ask("subscriptions/listen", params, _LISTEN_S)
+            if isinstance(answer, ErrorObject):
+                return  # it has no lists that change
+
+    async def _write(self, message: bytes, timeout_s: float) -> None:
+        if self._pipes is None:
+            raise self._error("is not connected", Outcome.NOT_EXECUTED)
+        await self._pipes.write(message, min(timeout_s, WRITE_ROOM_S))
+
+    def _write_now(self, message: bytes) -> None:
+        if self._pipes is None or self._pipes.congested:
+            raise self._error("does not read its input", Outcome.NOT_EXECUTED)
+        self._pipes.write_now(message)
+
+    def _suspect(self) -> None:
+        """A call ran out and nothing was heard: is anybody there?"""
+        if not self._checking and not self._ended.done():
+            self._checking = True
+            self._tasks.spawn(self._check(), name="check")
+
+    async def _check(self) -> None:
+        modern = self.session.handshake is not None and self.session.handshake.modern
+        method, params = ("server/discover", discover_params()) if modern else ("ping", b"")
+        heard = self.session.heard_at
+        try:
+            await self.session.ask(method, params, PING_S)
+        except MeshError:
+            if self.session.heard_at == heard:
+                self._broken("answers neither calls nor pings")
+        finally:
+            self._checking = False
+
+    def _broken(self, reason: str) -> None:
+        """The child is of no use any more: fail what is in flight, end the group."""
+        if not self._ended.done():
+            self._end(reason)
+        if self._child is not None and not self._closing:
+            self._children.kill(self._child, grace_s=TERM_GRACE_S)
+
+    def _output_closed(self) -> None:
+        """No answer can come any more. Usually the child is exiting: let it say how."""
+        self._closed_at = asyncio.get_running_loop().time()
+        self.session.end(self._error("closed its output", Outcome.UNKNOWN))
+        if not self._ended.done():
+            asyncio.get_running_loop().call_later(
+                _EOF_TO_EXIT_S, self._broken, "closed its output"
+            )
+
+    def _exited(self, status: int) -> None:
+        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
+        self._end(how)
+        if self._pipes is not None:
+            self._pipes.close()
+
+    def _end(self, reason: str) -> None:
+        if not self._ended.done():
+            self._ended.set_result(reason)
+            self.session.end(self._error(reason, Outcome.UNKNOWN))
+
+    def _error(self, what: str, outcome: Outcome) -> MeshError:
+        return MeshError(
+            ErrorKind.UPSTREAM,
+            f"server {self._definition.name} {what}",
+            data={"upstream": self._definition.name},
+            outcome=outcome,
+        )
+
+
+_EOF_TO_EXIT_S = 0.5
+_LISTENS_MAX = 100
+_LISTEN_S = 24 * 3600.0

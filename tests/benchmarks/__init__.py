@@ -1,0 +1,1 @@
+"""`make bench`: the mesh against its floor, in one run on one machine."""

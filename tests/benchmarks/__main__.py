@@ -1,0 +1,77 @@
+"""Runs every measurement once, interleaved with its floor, and prints one table.
+
+usage: python -m tests.benchmarks [--seconds S] [--rounds N] [--write FILE] [--check]
+
+``--check`` fails when a figure misses its bound (issue "the first call", section Speed). Bare times
+on a shared machine say little; the ratios inside one run are what is promised.
+"""
+
+import argparse
+import asyncio
+import socket
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+import uvloop
+from tests.benchmarks.cases import Row, measure
+from tests.benchmarks.cluster import mesh_up, process
+from tests.benchmarks.report import check, table
+
+
+def free_port() -> int:
+    """A TCP port nobody listens on right now."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port: int = probe.getsockname()[1]
+        return port
+
+
+def run(seconds: float, rounds: int) -> list[Row]:
+    """Start mesh and floor, measure, stop both."""
+    with tempfile.TemporaryDirectory() as room, mesh_up(Path(room)) as mesh:
+        port = free_port()
+        floor = "tests.benchmarks.floor"
+        address = (mesh.nats_url, mesh.operator_seed)
+        with (
+            process("-m", floor, "echo", *address, ready=True) as echo,
+            process("-m", floor, "http", *address, str(port), ready=False) as http,
+        ):
+            _await_port(port)
+            pids = {**mesh.pids, "floor-echo": echo.pid, "floor-http": http.pid}
+            return uvloop.run(measure(mesh, pids, port, seconds, rounds))
+
+
+def _await_port(port: int) -> None:
+    end = time.monotonic() + 20
+    while time.monotonic() < end:
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                return
+        time.sleep(0.05)
+    raise RuntimeError("the HTTP floor did not start")
+
+
+def main() -> None:
+    """Entry point of `make bench`."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--seconds", type=float, default=3.0, help="length of one measurement")
+    parser.add_argument("--rounds", type=int, default=3, help="repeats; the median is reported")
+    parser.add_argument("--write", type=Path, help="also write the table to this file")
+    parser.add_argument("--check", action="store_true", help="fail when a bound is missed")
+    args = parser.parse_args()
+    rows = run(args.seconds, args.rounds)
+    text = table(rows)
+    print(text)
+    if args.write:
+        args.write.write_text(text)
+    failures = check(rows)
+    print(*(failures or ["every bound is kept"]), sep="\n")
+    if args.check and failures:
+        sys.exit(1)
+
+
+if __name__ == "__main__":
+    asyncio.set_event_loop_policy(None)
+    main()
