@@ -30,7 +30,6 @@ args = ["{server}"]
 class Mesh(msgspec.Struct):
     """A running mesh: addresses, and the process of each instance."""
 
-    state: Path
     http_port: int
     tcp_port: int
     nats_url: str
@@ -120,12 +119,13 @@ def mesh_up(room: Path) -> Iterator[Mesh]:
 
 
 def _describe(state: Path) -> Mesh:
-    facts = json.loads((state / "mesh.json").read_text())
+    record = json.loads((state / "run.json").read_text())
+    points = {point["instance"]: point for point in record["endpoints"]}
+    edge = next(point for point in points.values() if point["http"])
     return Mesh(
-        state=state,
-        http_port=facts["gateways"][0]["http_port"],
-        tcp_port=facts["gateways"][0]["tcp_port"],
-        nats_url=facts["nats_url"],
-        operator_seed=facts["operator_seed"],
-        pids=facts["pids"],
+        http_port=int(edge["http"].rsplit(":", 1)[1]),
+        tcp_port=int(edge["tcp"].rsplit(":", 1)[1]),
+        nats_url=record["nats"],
+        operator_seed=str(state / "keys" / "operator.nk"),
+        pids={name: point["pid"] for name, point in points.items()},
     )

@@ -50,7 +50,7 @@ def test_a_service_hears_only_its_own_inbox(service: str) -> None:
     assert not may_subscribe(rights, broker_rights.inbox_prefix(service, f"{service}-2") + ".x")
     assert may_publish(rights, f"$KV.mesh_instances.{service}.{service}-1")
     assert may_publish(rights, f"$KV.mesh_instances.{service}.{service}-2") is (
-        service in {"registry", "tool-runner"}
+        service == "registry"
     )
 
 

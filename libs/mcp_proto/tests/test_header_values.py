@@ -35,7 +35,7 @@ def test_two_texts_never_share_a_header(first: str, second: str) -> None:
     ],
 )
 def test_a_malformed_marker_is_refused(value: str) -> None:
-    with pytest.raises(ValueError, match="base64|utf-8"):
+    with pytest.raises(ValueError, match=r"base64|utf-8"):
         decode_value(value)
 
 

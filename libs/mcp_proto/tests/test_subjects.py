@@ -28,7 +28,7 @@ def test_two_names_never_share_a_token(first: str, second: str) -> None:
     "token", ["", "_", "=", "=4", "=4g", "=61", "=5f", "a.b", "é", "=FF", "a b", "*", ">"]
 )
 def test_a_token_that_no_encoder_writes_is_refused(token: str) -> None:
-    with pytest.raises(ValueError, match="token|utf-8|decode"):
+    with pytest.raises(ValueError, match=r"token|utf-8|decode"):
         decode_token(token)
 
 
@@ -90,7 +90,13 @@ def test_names_over_the_limit_are_too_large() -> None:
 
 
 def test_wildcards_are_only_for_subscribing() -> None:
-    assert subjects.call("*", "notes", "*") == "mesh.v1.*.call.notes.*"
-    assert subjects.rpc("*", "notes", ">") == "mesh.v1.*.rpc.notes.>"
+    assert subjects.call(subjects.ANY, "notes", subjects.ANY) == "mesh.v1.*.call.notes.*"
+    assert subjects.rpc(subjects.ANY, "notes", subjects.REST) == "mesh.v1.*.rpc.notes.>"
     assert encode_token("*") == "=2A"
     assert encode_token(">") == "=3E"
+
+
+def test_a_tool_named_like_a_wildcard_is_only_a_name() -> None:
+    assert subjects.call("acme", "notes", "*") == "mesh.v1.acme.call.notes.=2A"
+    assert subjects.rpc("acme", "notes", ">") == "mesh.v1.acme.rpc.notes.=3E"
+    assert subjects.instance("acme", "r1", ">") == "mesh.v1.acme.inst.r1.=3E"

@@ -1,5 +1,6 @@
 import asyncio
 import secrets
+from pathlib import Path
 
 import pytest
 
@@ -12,7 +13,7 @@ from mesh_chassis.jetstream import api
 from mesh_chassis.stream import ensure_stream
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
-from mesh_chassis.testing.fixtures import ConnectBus
+from mesh_chassis.testing.fixtures import ConnectBus, bus_config
 
 
 def fresh_bucket(
@@ -237,6 +238,20 @@ async def test_write_says_overloaded_and_not_executed_when_the_store_is_full(
     assert caught.value.kind is ErrorKind.OVERLOADED
     assert caught.value.outcome is Outcome.NOT_EXECUTED
     assert await kv.get("a") is not None
+
+
+async def test_reads_go_on_while_the_whole_store_is_full(tmp_path: Path) -> None:
+    async with Broker(tmp_path, file_max_bytes=1024 * 1024) as small:
+        config = bus_config(small, "operator", "operator")
+        bus = await Bus.connect(config, service="operator", instance="operator")
+        kv = await KV.ensure(bus, fresh_bucket())
+        writes = (kv.put(f"k{number}", b"x" * 50_000) for number in range(40))
+        with pytest.raises(MeshError) as caught:
+            await asyncio.gather(*writes)
+        assert caught.value.kind is ErrorKind.OVERLOADED
+        assert caught.value.outcome is Outcome.NOT_EXECUTED
+        assert await kv.get("k0") is not None
+        await bus.close()
 
 
 async def test_expiry_is_refused_when_the_bucket_has_none_or_it_is_too_short(

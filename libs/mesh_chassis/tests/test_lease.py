@@ -191,6 +191,34 @@ async def test_lease_is_held_again_when_the_broker_was_killed_for_longer_than_it
     assert history == ["+r1", "-r1", "+r1", "-r1"]
 
 
+async def test_never_two_hold_when_holders_vanish_and_the_broker_is_killed(
+    broker: Broker, connect_bus: ConnectBus
+) -> None:
+    name, history = key(), list[str]()
+    buses = [await connect_bus("registry", f"registry-{number}") for number in (1, 2, 3)]
+    replicas = [
+        Replica(await KV.ensure(bus, buckets.LEASE), name, bus.instance, history) for bus in buses
+    ]
+    runs = {replica: asyncio.ensure_future(replica.run()) for replica in replicas}
+    for round_number in range(4):
+        await eventually(lambda: any(replica.lease.held for replica in replicas), timeout_s=8)
+        assert sum(replica.lease.held for replica in replicas) == 1
+        if round_number == 1:
+            await broker.kill()
+            await broker.start()
+            continue
+        holder = next(replica for replica in replicas if replica.lease.held)
+        runs[holder].cancel()
+        await asyncio.wait([runs[holder]])
+        runs[holder] = asyncio.ensure_future(holder.run())
+    for run in runs.values():
+        run.cancel()
+    await asyncio.wait(runs.values())
+    for taken, given in zip(history[::2], history[1::2], strict=True):
+        assert given == f"-{taken[1:]}"
+    assert len(history) >= 6
+
+
 def test_lease_is_refused_when_its_term_is_below_a_second(shared_broker: Broker) -> None:
     with pytest.raises(ValueError, match="at least 1 s"):
         Lease(KV.bind(None, buckets.LEASE), "a", "r1", 0.5)  # type: ignore[arg-type]

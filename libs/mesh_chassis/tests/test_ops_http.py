@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 
 import httpx
 import pytest
+
 from mesh_chassis.config import OpsConfig
 from mesh_chassis.health import Health
 from mesh_chassis.metrics import Metrics

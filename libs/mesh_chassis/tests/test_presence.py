@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 
 import msgspec
 import pytest
+
 from mcp_proto import buckets
 from mcp_proto.contracts.registry import InstanceRecord
 from mesh_chassis.bucket import KV

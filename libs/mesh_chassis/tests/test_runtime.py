@@ -9,11 +9,16 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from pathlib import Path
 
 import httpx
+import msgspec
 import pytest
-from mcp_proto import subjects
+
+from mcp_proto import buckets, subjects
 from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
+from mesh_chassis.broker_config import new_nkey
+from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.testing.broker import Broker
 
 TOY = Path(__file__).parent / "toy_service.py"
 REQUEST = b'{"jsonrpc":"2.0","id":"1","method":"tools/call"}'
@@ -103,6 +108,16 @@ async def call(bus: Bus, tool: str, payload: bytes = REQUEST, timeout_s: float =
     )
 
 
+async def refused(bus: Bus) -> MeshError:
+    """The first refusal: the moment at which the endpoint has left the queue group."""
+    async with asyncio.timeout(5):
+        while True:
+            try:
+                await call(bus, "echo", timeout_s=1)
+            except MeshError as error:
+                return error
+
+
 def send(toy: Toy, number: signal.Signals = signal.SIGTERM) -> None:
     toy.process.send_signal(number)
 
@@ -118,19 +133,14 @@ async def test_service_finishes_a_running_call_and_refuses_new_ones_when_it_drai
     await toy.says("call slow")
     send(toy, number)
     await toy.says("drain")
-    async with asyncio.timeout(5):
-        while True:
-            try:
-                await call(bus, "echo", timeout_s=1)
-            except MeshError as error:
-                assert error.outcome is Outcome.NOT_EXECUTED
-                break
+    refusal = await refused(bus)
+    assert refusal.outcome is Outcome.NOT_EXECUTED
     assert not running.done()
     (tmp_path / "release").touch()
     assert await running == b'"done"'
     code, errors = await toy.ends()
     assert code == 0
-    assert toy.said[-3:] == ["drain", "stop 2", "stop 1"]
+    assert toy.said[-2:] == ["stop 2", "stop 1"]
     messages = toy.logged(errors)
     assert f"stopping on {number.name}" in messages
     assert messages[-1] == "stopped"
@@ -175,12 +185,7 @@ async def test_service_stops_at_once_but_answers_on_a_second_signal(
 async def test_service_says_it_drains_and_leaves_no_record_behind(
     start: Start, broker, connect_bus, tmp_path: Path
 ) -> None:
-    from mcp_proto import buckets
-    from mesh_chassis.bucket import KV
-
-    instances = await KV.ensure(
-        await connect_bus("registry", "registry-1"), buckets.INSTANCES
-    )
+    instances = await KV.ensure(await connect_bus("registry", "registry-1"), buckets.INSTANCES)
     seen: asyncio.Queue[bytes | None] = asyncio.Queue()
     watch = await instances.watch(on_entry=lambda _key, value, _rev: seen.put_nowait(value))
     toy = await start()
@@ -224,7 +229,7 @@ async def test_service_exits_78_with_one_line_when_its_configuration_is_wrong(
     assert code == 78
     assert errors == (
         f"tool-runner: configuration error: {tmp_path / 'toy.toml'}: toy.fualt: "
-        "unknown key; did you mean fault? (known here: release, fault)\n"
+        "unknown key; did you mean fault? (known here: release, fault, hang_s)\n"
     )
 
 
@@ -234,9 +239,7 @@ async def test_service_exits_78_when_building_it_finds_the_configuration_wrong(
     toy = await start(MESH_TOY_FAULT="config")
     code, errors = await toy.ends()
     assert code == 78
-    assert errors.splitlines()[-1] == (
-        "tool-runner: configuration error: toy.fault: asked for"
-    )
+    assert errors.splitlines()[-1] == ("tool-runner: configuration error: toy.fault: asked for")
 
 
 async def test_service_exits_70_with_a_trace_when_building_it_fails(start: Start) -> None:
@@ -274,7 +277,7 @@ async def test_service_stops_on_a_signal_while_it_still_waits_for_the_broker(
         toy = await start(MESH_BUS_CONNECT_TIMEOUT_S="30")
         async with asyncio.timeout(10):
             # The handlers are in place once the process has asked the kernel for its loop.
-            while not _catches_sigterm(toy.process.pid):
+            while not _catches_sigterm(toy.process.pid):  # noqa: ASYNC110
                 await asyncio.sleep(0.02)
         send(toy)
         assert (await toy.ends())[0] == 0
@@ -289,33 +292,56 @@ def _catches_sigterm(pid: int) -> bool:
 
 
 async def test_service_exits_75_when_its_connection_is_closed_for_good(
+    start: Start, connect_bus
+) -> None:
+    toy = await start()
+    await toy.says("ready")
+    bus = await connect_bus("gateway", "gateway-1")
+    with pytest.raises(MeshError) as caught:
+        await call(bus, "close", timeout_s=5)
+    assert caught.value.outcome is Outcome.UNKNOWN
+    code, errors = await toy.ends()
+    assert code == 75
+    assert "leaving to be started again" in toy.logged(errors)
+    assert toy.said[-2:] == ["stop 2", "stop 1"]
+    assert "drain" not in toy.said
+
+
+async def test_service_exits_75_when_its_event_loop_hangs(start: Start, connect_bus) -> None:
+    toy = await start(MESH_TOY_HANG_S="0.5")
+    await toy.says("ready")
+    bus = await connect_bus("gateway", "gateway-1")
+    running = asyncio.get_running_loop().create_task(call(bus, "block", b"30"))
+    code, errors = await toy.ends()
+    assert code == 75
+    assert "the event loop is hung" in errors
+    assert "toy_service.py" in errors, "the stack says where it hangs"
+    with pytest.raises(MeshError) as caught:
+        await running
+    assert caught.value.outcome is Outcome.UNKNOWN
+
+
+@pytest.mark.slow
+async def test_service_exits_75_when_the_broker_no_longer_knows_its_key(
     start: Start, broker
 ) -> None:
     toy = await start()
     await toy.says("ready")
     await broker.stop()
     # The broker comes back but knows this key no more: a rotation that went wrong.
-    seed = Path(broker.seed_for("tool-runner", "runner-1"))
-    _forget_user(broker, "tool-runner", "runner-1")
+    _replace_key(broker, "tool-runner", "runner-1")
     await broker.start()
     code, errors = await toy.ends()
     assert code == 75
     assert "leaving to be started again" in toy.logged(errors)
     assert toy.said[-2:] == ["stop 2", "stop 1"]
     assert "drain" not in toy.said
-    assert seed.exists()
 
 
-def _forget_user(broker, service: str, instance: str) -> None:
-    from mesh_chassis.broker_config import new_nkey
-
+def _replace_key(broker: Broker, service: str, instance: str) -> None:
     users = broker._users
-    import msgspec
-
     _, public = new_nkey()
-    users[service, instance] = msgspec.structs.replace(
-        users[service, instance], public_nkey=public
-    )
+    users[service, instance] = msgspec.structs.replace(users[service, instance], public_nkey=public)
 
 
 async def test_service_survives_a_broker_outage_and_serves_again(
@@ -337,9 +363,7 @@ async def test_service_survives_a_broker_outage_and_serves_again(
     assert (await toy.ends())[0] == 0
 
 
-async def test_service_exits_70_in_order_when_a_fatal_part_fails(
-    start: Start, connect_bus
-) -> None:
+async def test_service_exits_70_in_order_when_a_fatal_part_fails(start: Start, connect_bus) -> None:
     toy = await start()
     await toy.says("ready")
     bus = await connect_bus("gateway", "gateway-1")
@@ -362,7 +386,7 @@ async def test_ops_listener_shows_health_and_a_drain_takes_readiness_first(
         base_url=f"http://127.0.0.1:{unused_tcp_port}", trust_env=False
     ) as client:
         health = (await client.get("/healthz")).json()
-        assert health["checks"] == {"nats": "healthy", "toy": "healthy"}
+        assert health["checks"] == dict.fromkeys(("nats", "clock", "toy"), "healthy")
         assert (await client.get("/readyz")).json()["ready"]
         metrics = (await client.get("/metrics")).text
         assert "mesh_inflight 1.0" in metrics

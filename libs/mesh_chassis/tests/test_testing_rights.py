@@ -111,16 +111,24 @@ async def test_service_hears_no_inbox_of_another_instance(bus_of: BusOf, service
 @pytest.mark.parametrize("service", WITH_BUS)
 async def test_service_taps_no_calls(bus_of: BusOf, service: str) -> None:
     bus = await bus_of(service)
-    await refused(bus.subscribe(subjects.call("*", "notes", "*"), ignore))
-    await refused(bus.subscribe(subjects.call("*", "notes", "*"), ignore, queue="mine"))
-    await refused(bus.subscribe(subjects.rpc("*", "notes", ">"), ignore))
+    await refused(bus.subscribe(subjects.call(subjects.ANY, "notes", subjects.ANY), ignore))
+    await refused(
+        bus.subscribe(subjects.call(subjects.ANY, "notes", subjects.ANY), ignore, queue="mine")
+    )
+    await refused(bus.subscribe(subjects.rpc(subjects.ANY, "notes", subjects.REST), ignore))
     if service != "tool-runner":
-        await refused(bus.subscribe(subjects.call("*", "notes", "*"), ignore, queue=subjects.QUEUE))
+        await refused(
+            bus.subscribe(
+                subjects.call(subjects.ANY, "notes", subjects.ANY), ignore, queue=subjects.QUEUE
+            )
+        )
 
 
 async def test_runner_serves_calls_in_the_queue_group(bus_of: BusOf) -> None:
     runner = await bus_of("tool-runner")
-    serving = await runner.subscribe(subjects.call("*", "notes", "*"), ignore, queue=subjects.QUEUE)
+    serving = await runner.subscribe(
+        subjects.call(subjects.ANY, "notes", subjects.ANY), ignore, queue=subjects.QUEUE
+    )
     await serving.unsubscribe()
 
 
@@ -151,7 +159,7 @@ async def test_registry_announces_changes_of_a_server_it_did_not_start(bus_of: B
         heard.set()
 
     source = secrets.token_hex(4)
-    await gateway.subscribe(subjects.event("*", "list_changed", source), on_message)
+    await gateway.subscribe(subjects.event(subjects.ANY, "list_changed", source), on_message)
     await registry.publish(subjects.event("acme", "list_changed", source), b"{}")
     async with asyncio.timeout(3):
         await heard.wait()
@@ -207,7 +215,7 @@ async def test_tenant_client_calls_only_its_own_tenant(shared_broker: Broker) ->
     other = subjects.call("acme", "notes", "get")
     for subject in (other, "$KV.mesh_catalog.x", "$JS.API.STREAM.NAMES"):
         await client.publish(subject, b"{}")
-    await client.subscribe(subjects.event("acme", "list_changed", "*"), cb=ignore)
+    await client.subscribe(subjects.event("acme", "list_changed", subjects.ANY), cb=ignore)
     await client.flush()
     await eventually(lambda: len(denied) == 4)
     assert all("permissions violation" in text for text in denied)

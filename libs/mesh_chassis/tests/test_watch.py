@@ -16,7 +16,7 @@ from mesh_chassis.jetstream import api
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.fixtures import ConnectBus, bus_config
-from mesh_chassis.watch import FRESH_S, Delivery, Watch, is_marker, parse_delivery
+from mesh_chassis.watch import FRESH_S, Watch
 
 
 class Cache:
@@ -352,24 +352,38 @@ async def test_watcher_works_when_the_broker_writes_the_second_acknowledgement_f
         await bus.close()
 
 
-def test_delivery_is_read_from_both_formats() -> None:
-    expected = Delivery(stream_seq=12, consumer_seq=3, pending=7)
-    first = "$JS.ACK.KV_x.w1.1.12.3.1790000000000000000.7"
-    second = "$JS.ACK._.ACCHASH.KV_x.w1.1.12.3.1790000000000000000.7"
-    assert parse_delivery(first) == expected
-    assert parse_delivery(second) == expected
-    assert parse_delivery(f"{second}.random") == expected
+async def test_cache_equals_the_bucket_when_the_broker_was_killed_again_and_again(
+    broker: Broker, connect_bus: ConnectBus
+) -> None:
+    owner = await connect_bus("operator", "operator-1")
+    reader = await connect_bus("operator", "operator-2")
+    kv = await KV.ensure(owner, fresh_bucket())
+    watch = await watched(await KV.open(reader, kv.bucket), cache := Cache())
+    stop = asyncio.Event()
 
+    async def write(number: int) -> int:
+        done = 0
+        while not stop.is_set():
+            key = f"k{number}.{done % 7}"
+            if done % 5 == 4:
+                await kv.delete(key)
+            else:
+                await kv.put(key, f"{number}/{done}".encode())
+            done += 1
+        return done
 
-@pytest.mark.parametrize("reply", ["", "$JS.ACK", "a.b.c.d.e.f.g.h.i", "$JS.FC.KV_x.w1.abc"])
-def test_delivery_is_refused_when_the_reply_is_no_acknowledgement(reply: str) -> None:
-    with pytest.raises(ValueError, match="not an acknowledgement"):
-        parse_delivery(reply)
+    writers = [asyncio.ensure_future(write(number)) for number in range(4)]
+    for _ in range(3):
+        await asyncio.sleep(0.25)  # not a wait: time in which the writers write
+        await broker.kill()
+        await broker.start()
+    stop.set()
+    written = sum(await asyncio.gather(*writers))
+    assert written > 100
 
+    async def equal() -> bool:
+        stored = {key: await kv.get(key) for key in await kv.keys()}
+        return cache.values == {key: entry.value for key, entry in stored.items() if entry}
 
-def test_markers_are_told_from_values() -> None:
-    assert is_marker({"Nats-Marker-Reason": "MaxAge"})
-    assert is_marker({"KV-Operation": "DEL"})
-    assert is_marker({"KV-Operation": "PURGE"})
-    assert not is_marker({"Nats-Msg-Id": "x"})
-    assert not is_marker(None)
+    await eventually(equal)
+    await watch.stop()

@@ -10,6 +10,7 @@ import time
 from pathlib import Path
 
 import msgspec
+
 from mcp_proto import subjects
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.bus.endpoint import Call, Endpoint
@@ -20,13 +21,15 @@ from mesh_chassis.config import (
     ServiceSection,
     TelemetryConfig,
 )
-from mesh_chassis.runtime import run
+from mesh_chassis.runtime import EXIT_RESTART, run
 from mesh_chassis.service import Service
+from mesh_chassis.watchdog import LoopWatchdog, exit_hung
 
 
 class Toy(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     release: str = ""
     fault: str = ""
+    hang_s: float = 0.0
 
 
 class Config(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -42,7 +45,7 @@ def say(text: str) -> None:
     print(text, flush=True)
 
 
-async def build(service: Service, config: Config) -> None:
+def answering(service: Service, config: Config):
     async def answer(call: Call) -> bytes:
         tool = call.subject.names[1]
         say(f"call {tool}")
@@ -54,18 +57,30 @@ async def build(service: Service, config: Config) -> None:
                 await asyncio.Event().wait()
             case "block":
                 time.sleep(float(call.payload))  # noqa: ASYNC251 - the fault under test
+            case "close":
+                await service.bus.client.close()
             case "die":
                 service.tasks.spawn(_fail(), name="part", fatal=True)
             case _:
                 pass
         return b'"done"'
 
+    return answer
+
+
+async def build(service: Service, config: Config) -> None:
     def said(text: str):
         async def hook() -> None:
             say(text)
 
         return hook
 
+    if config.toy.hang_s:
+        # The watchdog of the process is made before this; a second one with less patience.
+        dog = LoopWatchdog(
+            service.health, hung=lambda: exit_hung(EXIT_RESTART), exit_s=config.toy.hang_s
+        )
+        service.tasks.spawn(dog.run(), name="impatient")
     if config.toy.fault == "config":
         raise ConfigError("", "toy.fault", "asked for")
     if config.toy.fault == "crash":
@@ -73,9 +88,9 @@ async def build(service: Service, config: Config) -> None:
     service.add_endpoint(
         Endpoint(
             service.bus,
-            subject=subjects.call("*", "toy", "*"),
+            subject=subjects.call(subjects.ANY, "toy", subjects.ANY),
             queue=subjects.QUEUE,
-            handler=answer,
+            handler=answering(service, config),
             slots=4,
         )
     )

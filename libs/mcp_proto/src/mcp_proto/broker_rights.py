@@ -73,6 +73,7 @@ def _own(bucket: Bucket) -> tuple[str, ...]:
 
 def _every(service: str, instance: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
     publish = (
+        "$SYS.REQ.USER.INFO",  # the broker's clock, by which start-by times are judged
         "$JS.API.INFO",
         f"$KV.{buckets.INSTANCES.name}.{service}.{instance}",
         f"{ROOT}.*.evt.*.{instance}",
@@ -208,6 +209,7 @@ def _stdio(instance: str) -> Rights:
     """The stdio edge: it calls the gateway and hears the events of its tenant."""
     return Rights(
         publish=(
+            "$SYS.REQ.USER.INFO",
             f"{ROOT}.*.gw.>",
             f"{ROOT}.*.inst.*.cancel",
             f"{ROOT}.*.inst.*.ping",

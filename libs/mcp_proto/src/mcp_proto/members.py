@@ -161,15 +161,20 @@ def remove(obj: bytes | msgspec.Raw, *keys: str) -> bytes:
     if not _may_hold(data, keys):
         return data
     found = _members(data)
-    kept = [(str(key), value) for key, value in found.items() if str(key) not in keys]
-    if len(kept) == len(found):
-        return data
-    return b"{" + b",".join(_quoted(name) + b":" + bytes(value) for name, value in kept) + b"}"
+    kept: list[bytes] = []
+    for key, value in found.items():
+        name = str(key)
+        if name not in keys:
+            kept.append(_quoted(name) + b":" + bytes(value))
+    return data if len(kept) == len(found) else b"{" + b",".join(kept) + b"}"
 
 
 def _may_hold(data: bytes, keys: Iterable[str]) -> bool:
     """False only if no object in ``data`` has one of the keys: a key is quoted or has escapes."""
-    return any(_quoted(key) in data for key in keys) or b"\\u" in data
+    for key in keys:
+        if _quoted(key) in data:
+            return True
+    return b"\\u" in data
 
 
 def _prefixed(data: bytes, members: Iterable[tuple[bytes, bytes | msgspec.Raw]]) -> bytes:

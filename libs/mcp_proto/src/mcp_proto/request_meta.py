@@ -7,6 +7,7 @@ its envelope is complete is a second question with its own error.
 import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.members import pick
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
 from mcp_proto.versions import MODERN
 
@@ -41,10 +42,7 @@ def meta_of(params: bytes | msgspec.Raw) -> Meta:
 
 
 def is_enveloped(params: bytes | msgspec.Raw) -> bool:
-    """Whether the request carries the modern envelope, complete or not.
-
-    A malformed ``_meta`` does not count: such a request is answered by its own era's rules.
-    """
+    """Whether the request carries the modern envelope, complete and well-formed or not."""
     data = bytes(params)
     # Nearly all legacy requests end here: without the word, and without an escape that could
     # spell it, the member is not there.
@@ -52,6 +50,15 @@ def is_enveloped(params: bytes | msgspec.Raw) -> bool:
         return False
     try:
         return meta_of(params).protocol_version is not None
+    except MeshError:
+        return _names_version(params)
+
+
+def _names_version(params: bytes | msgspec.Raw) -> bool:
+    """For a ``_meta`` with a member of a wrong type: its sender still meant the modern era."""
+    try:
+        meta = pick(params, "_meta").get("_meta")
+        return meta is not None and PROTOCOL_VERSION in pick(meta, PROTOCOL_VERSION)
     except MeshError:
         return False
 

@@ -16,8 +16,10 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import NAME_CHARS_MAX, SUBJECT_BYTES_MAX
 
 __all__ = [
+    "ANY",
     "PLATFORM",
     "QUEUE",
+    "REST",
     "ROOT",
     "Kind",
     "Subject",
@@ -44,6 +46,18 @@ _KEEP = frozenset(b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz01234567
 _HEX = frozenset("0123456789ABCDEF")
 _encoded: dict[str, str] = {}
 _ENCODED_MAX = 20_000  # memo bound: names are few, but hostile callers invent them
+
+
+class _Wildcard(str):
+    """A wildcard for subscriptions. Its own type, so that a tool named ``*`` is only a name."""
+
+    __slots__ = ()
+
+
+ANY = _Wildcard("*")
+"""Any one token."""
+REST = _Wildcard(">")
+"""Any tokens from here on; only as the method or the verb."""
 
 
 class Kind(StrEnum):
@@ -132,7 +146,7 @@ def _checked(subject: str) -> str:
 def call(tenant: str, server: str, tool: str) -> str:
     """Subject of ``tools/call``: ``mesh.v1.{tenant}.call.{server}.{tool}``.
 
-    Pass ``"*"`` to subscribe to every tenant or tool. Raises ``MeshError`` (too_large, params).
+    Pass ``ANY`` to subscribe to every tenant or tool. Raises ``MeshError`` (too_large, params).
     """
     return _checked(
         f"{ROOT}.{_wild(tenant, 'tenant')}.call.{_wild(server, 'server')}.{_wild(tool, 'tool')}"
@@ -142,7 +156,7 @@ def call(tenant: str, server: str, tool: str) -> str:
 def rpc(tenant: str, server: str, method: str) -> str:
     """Subject of any other MCP request to one server, e.g. ``…rpc.notes.resources.read``.
 
-    The slashes of the MCP method become token separators; ``">"`` subscribes to all methods.
+    The slashes of the MCP method become token separators; ``REST`` subscribes to all methods.
     """
     return _checked(
         f"{ROOT}.{_wild(tenant, 'tenant')}.rpc.{_wild(server, 'server')}.{_method(method)}"
@@ -150,8 +164,8 @@ def rpc(tenant: str, server: str, method: str) -> str:
 
 
 def instance(tenant: str, instance_id: str, verb: str) -> str:
-    """Directed subject of one process: verbs ping, cancel, drain, call, answer; ``">"`` = all."""
-    tail = ">" if verb == ">" else _name(verb, "verb")
+    """Directed subject of one process: verbs ping, cancel, drain, call, answer; ``REST`` = all."""
+    tail = verb if verb is REST else _name(verb, "verb")
     return _checked(
         f"{ROOT}.{_wild(tenant, 'tenant')}.inst.{_name(instance_id, 'instance')}.{tail}"
     )
@@ -179,12 +193,12 @@ def gateway(tenant: str, method: str) -> str:
 
 
 def service(name: str, operation: str) -> str:
-    """Subject of a platform operation: ``mesh.v1._.svc.{service}.{op}``; ``"*"`` = all."""
+    """Subject of a platform operation: ``mesh.v1._.svc.{service}.{op}``; ``ANY`` = all."""
     return f"{ROOT}.{PLATFORM}.svc.{_name(name, 'service')}.{_wild(operation, 'operation')}"
 
 
 def _wild(text: str, what: str) -> str:
-    if text == "*":
+    if text is ANY:
         return text
     if text == PLATFORM and what == "tenant":
         return text
@@ -192,7 +206,7 @@ def _wild(text: str, what: str) -> str:
 
 
 def _method(method: str) -> str:
-    if method == ">":
+    if method is REST:
         return method
     return ".".join(_name(part, "method") for part in method.split("/"))
 

@@ -23,8 +23,9 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import SUBJECT_BYTES_MAX
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.jetstream import API_TIMEOUT_S, ApiError, Conflict, api, stored_write
+from mesh_chassis.ordered_consumer import is_marker
 from mesh_chassis.stream import NS, StreamConfig, ensure_stream, stream_exists
-from mesh_chassis.watch import Watch, is_marker
+from mesh_chassis.watch import Watch
 
 __all__ = ["KV", "Conflict", "Entry", "check_key", "stream_of"]
 

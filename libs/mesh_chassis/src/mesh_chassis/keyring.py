@@ -53,7 +53,11 @@ class KeyRing:
         ring = cls()
         bucket = await KV.open(bus, buckets.KEYS, timeout_s=timeout_s)
         ring._watch = await bucket.watch(f"{PREFIX}>", on_entry=ring._entry)
-        await ring._watch.ready
+        try:
+            await ring._watch.ready
+        except BaseException:
+            await ring.close()
+            raise
         return ring
 
     async def close(self) -> None:

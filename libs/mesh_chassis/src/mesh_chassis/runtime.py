@@ -21,8 +21,10 @@ import msgspec
 import uvloop
 
 from mcp_proto.errors import MeshError
+from mcp_proto.limits import CLOCK_LEEWAY_S
 from mesh_chassis import logs, tracing
 from mesh_chassis.bus.connection import Bus, BusConfig
+from mesh_chassis.clock import now_ms
 from mesh_chassis.config import (
     ConfigError,
     LogConfig,
@@ -31,7 +33,7 @@ from mesh_chassis.config import (
     TelemetryConfig,
     load,
 )
-from mesh_chassis.health import Health
+from mesh_chassis.health import Health, Status
 from mesh_chassis.metrics import Metrics
 from mesh_chassis.ops_http import OpsListener
 from mesh_chassis.presence import Presence
@@ -53,6 +55,10 @@ EXIT_OK = 0
 EXIT_SOFTWARE = 70
 EXIT_RESTART = 75
 EXIT_CONFIG = 78
+
+CANCEL_ROUNDS = 3
+CANCEL_S = 1.0
+"""Waits for a start that was told to end: three times a second, far below the kill grace."""
 
 _log = logging.getLogger(__name__)
 
@@ -198,6 +204,7 @@ class _Process(Generic[C]):
         metrics = Metrics(self._name, self._version, instance)
         presence = Presence(bus, tasks, version=self._version)
         health.add("nats", lambda: bus.connected)
+        health.add("clock", lambda: _clock_status(bus), required=False)
         metrics.ask("mesh_bus_connected", lambda: float(bus.connected))
         metrics.ask("mesh_tasks", lambda: float(len(tasks)))
 
@@ -269,11 +276,16 @@ class _Process(Generic[C]):
         ending = asyncio.ensure_future(self._ending.wait())
         await asyncio.wait((task, ending), return_when=asyncio.FIRST_COMPLETED)
         ending.cancel()
-        if not task.done():
+        if task.done():
+            return task.result()
+        for _ in range(CANCEL_ROUNDS):
+            # nats-py may swallow one cancel while it dials.
             task.cancel()
-            await asyncio.wait((task,))
-            return None
-        return task.result()
+            await asyncio.wait((task,), timeout=CANCEL_S)
+            if task.done():
+                return None
+        _log.error("the start did not end when told to")
+        return None
 
     def _signalled(self, number: signal.Signals) -> None:
         if not self._ending.is_set():
@@ -298,6 +310,12 @@ class _Process(Generic[C]):
 async def _begin(service: Service, build: Build[C], config: C) -> None:
     await build(service, config)
     await service.start()
+
+
+def _clock_status(bus: Bus) -> Status:
+    """A clock that differs from the broker's by more than the leeway shortens every deadline."""
+    off_s = abs(bus.server_now_ms() - now_ms()) / 1000
+    return Status.DEGRADED if off_s > CLOCK_LEEWAY_S else Status.HEALTHY
 
 
 def _internal(error: Exception) -> str:

@@ -9,7 +9,7 @@ in silence.
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable, Collection
+from collections.abc import Awaitable, Callable, Collection, Mapping
 from typing import Protocol
 
 from mesh_chassis.bus.connection import Bus
@@ -17,9 +17,10 @@ from mesh_chassis.bus.discovery import Discovery
 from mesh_chassis.bus.endpoint import Endpoint
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.clock import monotonic
-from mesh_chassis.health import Check, Health
+from mesh_chassis.health import Check, Health, Status
 from mesh_chassis.metrics import Metrics
 from mesh_chassis.tasks import Tasks
+from mesh_chassis.watch import Watch
 
 __all__ = ["DRAIN_S", "HOOKS_S", "Hook", "Presenter", "Service"]
 
@@ -31,6 +32,9 @@ ACCEPT_S = 1.0
 
 HOOKS_S = 3.0
 """Bound of all hooks of one stage of a stop, together."""
+
+HOOK_MIN_S = 0.5
+"""What a hook gets even when those before it have used up the time of the stage."""
 
 _log = logging.getLogger(__name__)
 
@@ -46,6 +50,10 @@ class Presenter(Protocol):
 
     def set_slots(self, slots: int, inflight: Callable[[], int]) -> None:
         """Say at once how much it can do, and where to ask how much it does."""
+        ...
+
+    def set_servers(self, servers: Mapping[str, str]) -> None:
+        """Say at once what is served."""
         ...
 
     def set_draining(self) -> None:
@@ -99,6 +107,7 @@ class Service:
         self._on_drain: list[Hook] = []
         self._on_stop: list[Hook] = []
         self._started = False
+        self._stopped = False
         health.unready("starting")
 
     @property
@@ -141,6 +150,20 @@ class Service:
     def _tell_capacity(self) -> None:
         if self.presence is not None:
             self.presence.set_slots(self.slots, lambda: self.inflight)
+
+    def set_servers(self, servers: Mapping[str, str]) -> None:
+        """Show in the heartbeat what is served: ``{tenant}.{server}`` → catalogue hash."""
+        if self.presence is not None:
+            self.presence.set_servers(servers)
+
+    def add_watch(self, watch: Watch, *, bucket: str) -> None:
+        """Show in metrics and health how current the cache behind a watch is."""
+        self.metrics.ask("mesh_watch_age_seconds", lambda: watch.age_s, bucket)
+        self.health.add(
+            f"watch {bucket}",
+            lambda: Status.HEALTHY if watch.fresh else Status.DEGRADED,
+            required=False,
+        )
 
     def add_health_check(self, name: str, check: Check, *, required: bool = True) -> None:
         """Add a part to the health report; see ``health.Check``."""
@@ -222,7 +245,10 @@ class Service:
         return not late
 
     async def stop(self) -> None:
-        """Stop hooks, background tasks, presence, bus, in this order and each bounded."""
+        """Discovery, stop hooks, presence, tasks, bus: in this order, each bounded, once."""
+        if self._stopped:
+            return
+        self._stopped = True
         self.health.unready("stopped")
         if self.bus.connected:
             await _run_hooks("discovery", [self._discovery.stop], HOOKS_S)
@@ -246,7 +272,7 @@ async def _run_hooks(stage: str, hooks: list[Hook], bound_s: float) -> None:
     ends = monotonic() + bound_s
     for hook in hooks:
         try:
-            async with asyncio.timeout(max(0.05, ends - monotonic())):
+            async with asyncio.timeout(max(HOOK_MIN_S, ends - monotonic())):
                 await hook()
         except TimeoutError:
             _log.error("a %s hook did not end in time", stage)

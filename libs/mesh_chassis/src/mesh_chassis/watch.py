@@ -15,7 +15,6 @@ import contextlib
 import logging
 import math
 import random
-import secrets
 from collections.abc import Callable, Coroutine, Mapping
 from typing import Any, Protocol
 
@@ -26,13 +25,21 @@ from mcp_proto.buckets import Bucket
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.jetstream import ApiError, api_once
+from mesh_chassis.ordered_consumer import (
+    ConsumerConfig,
+    ConsumerCreated,
+    ConsumerDeleted,
+    CreateConsumer,
+    OrderedConsumer,
+    is_marker,
+    parse_delivery,
+)
 
-__all__ = ["FRESH_S", "Delivery", "Watch", "is_marker", "parse_delivery"]
+__all__ = ["FRESH_S", "Watch"]
 
 FRESH_S = 3.0
 """Age of the last proof up to which a cache fed by a watch counts as current."""
 
-_HEARTBEAT_NS = 500_000_000
 _SILENCE_MAX_S = 1.5
 _TICK_S = 0.1
 _CREATE_S = 2.0
@@ -42,51 +49,10 @@ _BACKOFF_MIN_S = 0.05
 _BACKOFF_MAX_S = 2.0
 _SETTLED_S = 5.0
 """A consumer that lived this long was not the problem: the next one is made at once again."""
-_INACTIVE_NS = 10_000_000_000
 _PENDING_MESSAGES = 65_536
 """Deliveries that may wait in the client; a snapshot arrives faster than it is applied."""
 
 _log = logging.getLogger(__name__)
-
-
-class Delivery(msgspec.Struct, frozen=True):
-    """What the reply subject of a delivered message says."""
-
-    stream_seq: int
-    consumer_seq: int
-    pending: int
-
-
-class _Config(msgspec.Struct, frozen=True, kw_only=True):
-    """Consumer configuration; field names are those of the broker's API."""
-
-    name: str
-    deliver_subject: str
-    filter_subject: str
-    headers_only: bool
-    deliver_policy: str = "last_per_subject"
-    ack_policy: str = "none"
-    replay_policy: str = "instant"
-    max_deliver: int = 1
-    flow_control: bool = True
-    idle_heartbeat: int = _HEARTBEAT_NS
-    mem_storage: bool = True
-    num_replicas: int = 1
-    inactive_threshold: int = _INACTIVE_NS
-
-
-class _Create(msgspec.Struct, frozen=True, kw_only=True):
-    stream_name: str
-    config: _Config
-    action: str = "create"
-
-
-class _Created(msgspec.Struct, frozen=True):
-    num_pending: int = 0
-
-
-class _Deleted(msgspec.Struct, frozen=True):
-    success: bool = False
 
 
 class _Message(Protocol):
@@ -102,62 +68,6 @@ class _Message(Protocol):
 
 class _Subscription(Protocol):
     def unsubscribe(self) -> Coroutine[Any, Any, None]: ...
-
-
-def parse_delivery(reply: str) -> Delivery:
-    """Read ``$JS.ACK.…`` in its first format (9 tokens) or its second (11 or 12).
-
-    Raises:
-        ValueError: neither.
-    """
-    tokens = reply.split(".")
-    if tokens[:2] != ["$JS", "ACK"] or len(tokens) not in {9, 11, 12}:
-        raise ValueError(f"not an acknowledgement subject: {reply!r}")
-    # Both end alike behind the consumer: delivered, stream, consumer, time, pending.
-    at = 4 if len(tokens) == 9 else 6
-    return Delivery(
-        stream_seq=int(tokens[at + 1]),
-        consumer_seq=int(tokens[at + 2]),
-        pending=int(tokens[at + 4]),
-    )
-
-
-def is_marker(headers: Mapping[str, str] | None) -> bool:
-    """Whether a stored message says that its key is gone: deleted, purged or expired."""
-    if not headers:
-        return False
-    return "Nats-Marker-Reason" in headers or headers.get("KV-Operation") in {"DEL", "PURGE"}
-
-
-class _Consumer:
-    """One life of the consumer: its numbering, and whether it can still be trusted."""
-
-    def __init__(self, deliver: str) -> None:
-        self.name = f"w{secrets.token_hex(8)}"
-        self.deliver = f"{deliver}.{self.name}"
-        self.broken = asyncio.Event()
-        self.complete = False
-        self.expected: int | None = None
-        """Messages the snapshot holds; None until the answer to the creation is here."""
-        self.seen: set[str] = set()
-        self._last_seq = 0
-
-    def accept(self, delivery: Delivery) -> bool:
-        """Count a delivery; False, and broken, when one before it is missing."""
-        if delivery.consumer_seq != self._last_seq + 1:
-            self.broken.set()
-            return False
-        self._last_seq = delivery.consumer_seq
-        return True
-
-    def heartbeat(self, last: str) -> None:
-        """Compare with the number of the last message the broker says it sent."""
-        if last.isdigit() and int(last) != self._last_seq:
-            self.broken.set()
-
-    def drained(self, pending: int | None) -> bool:
-        """Whether the snapshot is complete now."""
-        return pending == 0 or (self.expected is not None and self._last_seq >= self.expected)
 
 
 class Watch:
@@ -200,7 +110,7 @@ class Watch:
         self._refused: MeshError | None = None
         self._proof = -math.inf
         self._alive = -math.inf
-        self._current: _Consumer | None = None
+        self._current: OrderedConsumer | None = None
         self._task: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
 
@@ -283,7 +193,7 @@ class Watch:
             self._on_reset()
         connection = self._bus.link.reconnected_at
         prefix = inbox_prefix(self._bus.service, self._bus.instance)
-        consumer = self._current = _Consumer(f"{prefix}.watch")
+        consumer = self._current = OrderedConsumer(f"{prefix}.watch")
 
         async def on_message(message: _Message) -> None:
             if consumer is self._current and not consumer.broken.is_set():
@@ -305,27 +215,27 @@ class Watch:
                 with contextlib.suppress(MeshError, ApiError):
                     await self._delete(consumer)
 
-    async def _create(self, consumer: _Consumer) -> _Created:
+    async def _create(self, consumer: OrderedConsumer) -> ConsumerCreated:
         stream = self._bucket.stream
-        config = _Config(
+        config = ConsumerConfig(
             name=consumer.name,
             deliver_subject=consumer.deliver,
             filter_subject=self._filter,
             headers_only=self._headers_only,
         )
-        body = msgspec.json.encode(_Create(stream_name=stream, config=config))
+        body = msgspec.json.encode(CreateConsumer(stream_name=stream, config=config))
         operation = f"CONSUMER.CREATE.{stream}.{consumer.name}.{self._filter}"
-        return await api_once(self._bus, operation, body, _Created, _CREATE_S)
+        return await api_once(self._bus, operation, body, ConsumerCreated, _CREATE_S)
 
-    async def _delete(self, consumer: _Consumer) -> None:
+    async def _delete(self, consumer: OrderedConsumer) -> None:
         operation = f"CONSUMER.DELETE.{self._bucket.stream}.{consumer.name}"
-        await api_once(self._bus, operation, b"", _Deleted, _DELETE_S)
+        await api_once(self._bus, operation, b"", ConsumerDeleted, _DELETE_S)
 
     async def _until_connected(self) -> None:
         while not self._bus.connected:  # noqa: ASYNC110 - hooks of the bus cannot be taken back
             await asyncio.sleep(_TICK_S)
 
-    async def _until_doubt(self, consumer: _Consumer, connection: float) -> None:
+    async def _until_doubt(self, consumer: OrderedConsumer, connection: float) -> None:
         self._alive = self._loop.time()
         while (
             self._loop.time() - self._alive <= _SILENCE_MAX_S
@@ -337,7 +247,7 @@ class Watch:
                     await consumer.broken.wait()
                 return
 
-    async def _on_message(self, consumer: _Consumer, message: _Message) -> None:
+    async def _on_message(self, consumer: OrderedConsumer, message: _Message) -> None:
         headers = message.headers or {}
         status = headers.get("Status", "")
         if status:
@@ -353,7 +263,7 @@ class Watch:
             self._heard(consumer, delivery.pending)
 
     async def _on_status(
-        self, consumer: _Consumer, status: str, headers: Mapping[str, str], reply: str
+        self, consumer: OrderedConsumer, status: str, headers: Mapping[str, str], reply: str
     ) -> None:
         if status != "100":
             consumer.broken.set()  # deleted, moved or shut down
@@ -366,7 +276,7 @@ class Watch:
         if not consumer.broken.is_set():
             self._heard(consumer, None)
 
-    def _heard(self, consumer: _Consumer, pending: int | None) -> None:
+    def _heard(self, consumer: OrderedConsumer, pending: int | None) -> None:
         """Take a sign of life; the first one without anything pending ends the snapshot."""
         now = self._alive = self._loop.time()
         if not consumer.complete and consumer.drained(pending):
@@ -380,7 +290,9 @@ class Watch:
         if consumer.complete:
             self._proof = now
 
-    def _apply(self, consumer: _Consumer, key: str, value: bytes | None, revision: int) -> None:
+    def _apply(
+        self, consumer: OrderedConsumer, key: str, value: bytes | None, revision: int
+    ) -> None:
         keys = self._known if consumer.complete else consumer.seen
         if value is not None:
             keys.add(key)

@@ -39,15 +39,15 @@ class LoopWatchdog:
     Args:
         health: loses readiness while the loop is late.
         hung: called in a foreign thread when the loop is hung; must not return.
-        exit_s: lag at which the loop counts as hung, in seconds.
+        exit_s: lag at which the loop counts as hung, in seconds; None = ``LAG_EXIT_S``.
     """
 
     def __init__(
-        self, health: Health, *, hung: Callable[[], None], exit_s: float = LAG_EXIT_S
+        self, health: Health, *, hung: Callable[[], None], exit_s: float | None = None
     ) -> None:
         self._health = health
         self._hung = hung
-        self._exit_s = exit_s
+        self._exit_s = LAG_EXIT_S if exit_s is None else exit_s
         self._beat = monotonic()
         self._stopping = threading.Event()
         self._thread = threading.Thread(target=self._look, name="loop-watchdog", daemon=True)
@@ -75,6 +75,10 @@ class LoopWatchdog:
                     late = False
         finally:
             self._stopping.set()
+
+    def join(self, timeout_s: float) -> None:
+        """Wait, outside of the loop, until the thread has ended."""
+        self._thread.join(timeout_s)
 
     def _look(self) -> None:
         before = monotonic()

@@ -43,7 +43,7 @@ async def serve(runner: Bus, server: str) -> AsyncIterator[Serve]:
     ) -> Endpoint:
         endpoint = Endpoint(
             bus,
-            subject=subjects.call("*", server, "*"),
+            subject=subjects.call(subjects.ANY, server, subjects.ANY),
             queue=subjects.QUEUE,
             handler=handler,
             slots=slots,

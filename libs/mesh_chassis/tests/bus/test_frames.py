@@ -45,7 +45,9 @@ def test_header_block_over_its_limit_is_too_large() -> None:
     assert raised.value.kind is ErrorKind.TOO_LARGE
 
 
-@pytest.mark.parametrize("subject", ["", "a..b", ".a", "a.", "a.*", "a.>", "a b", "a\r\nb", "a\x00"])
+@pytest.mark.parametrize(
+    "subject", ["", "a..b", ".a", "a.", "a.*", "a.>", "a b", "a\r\nb", "a\x00"]
+)
 def test_subject_that_matches_nothing_or_the_wrong_thing_is_refused(subject: str) -> None:
     with pytest.raises(MeshError) as raised:
         check_subject(subject)

@@ -19,7 +19,7 @@ from nats.aio.client import Client
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import Target
 
-__all__ = ["Refusals", "connected", "refusal_text"]
+__all__ = ["Connection", "Refusals", "connected"]
 
 _CONNECT_S = 3.0
 
@@ -38,31 +38,29 @@ class Refusals:
         self.arrived.set()
 
 
-def refusal_text(error: BaseException) -> str:
-    """What the broker or the socket said, short."""
-    text = str(error).strip() or type(error).__name__
-    return text.removeprefix("nats: ").strip("'\" ")
+class Connection(Client):
+    """The stock client, with what the broker refused it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.refusals = Refusals()
 
 
 @asynccontextmanager
-async def connected(
-    target: Target, *, refusals: Refusals | None = None, name: str = "mesh"
-) -> AsyncGenerator[Client, None]:
+async def connected(target: Target) -> AsyncGenerator[Connection, None]:
     """A connected client, closed at the end.
 
     Raises:
         Failure: nothing listens there, the key was refused, or a key file cannot be read.
     """
-    errors = refusals or Refusals()
-    client = Client()
-    # Callers that fail a request want the last word of the broker; nats-py logs it otherwise.
+    client = Connection()
     try:
         async with asyncio.timeout(_CONNECT_S):
-            await client.connect(**_arguments(target, errors, name))
+            await client.connect(**_arguments(target, client.refusals))
     except (OSError, nats.errors.Error, TimeoutError, ValueError) as error:
         with contextlib.suppress(Exception):
             await client.close()
-        raise _explain(target, error, errors) from None
+        raise _explain(target, error, client.refusals) from None
     try:
         yield client
     finally:
@@ -70,10 +68,10 @@ async def connected(
             await client.close()
 
 
-def _arguments(target: Target, errors: Refusals, name: str) -> dict[str, Any]:
+def _arguments(target: Target, errors: Refusals) -> dict[str, Any]:
     arguments: dict[str, Any] = {
         "servers": list(target.urls),
-        "name": name,
+        "name": "mesh",
         "error_cb": errors.note,
         "allow_reconnect": False,
         "max_reconnect_attempts": 1,
@@ -118,9 +116,15 @@ def _explain(target: Target, error: BaseException, errors: Refusals) -> Failure:
             mend="use the context of the mesh that owns this broker: --state DIR or --context NAME",
             code=Exit.REFUSED,
         )
-    reason = errors.texts[-1] if errors.texts else refusal_text(error)
+    reason = errors.texts[-1] if errors.texts else _said(error)
     return Failure(
         f"no broker answers at {url} ({reason})",
         mend="start a mesh with: mesh up   (or name a server with --server)",
         code=Exit.UNREACHABLE,
     )
+
+
+def _said(error: BaseException) -> str:
+    """What the socket or the client said, short."""
+    text = str(error).strip() or type(error).__name__
+    return text.removeprefix("nats: ").strip("'\" ")

@@ -8,9 +8,9 @@ import base64
 from typing import Any, TypeVar
 
 import msgspec
-import nats.errors
-from nats.aio.client import Client
 
+from mesh_cli.connection import Connection
+from mesh_cli.exchange import Request, exchange
 from mesh_cli.failure import Exit, Failure
 
 __all__ = [
@@ -157,7 +157,7 @@ class _ConsumerPage(_Page, frozen=True, kw_only=True):
 
 
 async def api(
-    client: Client, operation: str, answer: type[T], params: dict[str, Any], timeout_s: float
+    client: Connection, operation: str, answer: type[T], params: dict[str, Any], timeout_s: float
 ) -> T:
     """One request of the JetStream API.
 
@@ -166,23 +166,17 @@ async def api(
     """
     subject = f"$JS.API.{operation}"
     body = msgspec.json.encode(params) if params else b""
-    try:
-        message = await client.request(subject, body, timeout=timeout_s)
-    except nats.errors.NoRespondersError:
-        raise Failure("JetStream is off for this account", code=Exit.UNREACHABLE) from None
-    except (nats.errors.Error, TimeoutError):
-        raise Failure(
-            f"no answer on {subject}: the credential may not ask for it, or the stream is down",
-            mend="the operator context may ask for everything: --context operator",
-            code=Exit.REFUSED,
-        ) from None
-    failed = msgspec.json.decode(message.data, type=_Failed).error
+    got = await exchange(client, Request(subject=subject, body=body, timeout_s=timeout_s))
+    if not got:
+        raise Failure(f"no answer on {subject}; the stream may be down", code=Exit.REFUSED)
+    data = got[0][0].data
+    failed = msgspec.json.decode(data, type=_Failed).error
     if failed is not None:
         raise Failure(failed.description or f"error {failed.code}", code=Exit.REFUSED)
-    return msgspec.json.decode(message.data, type=answer)
+    return msgspec.json.decode(data, type=answer)
 
 
-async def streams(client: Client, timeout_s: float) -> list[StreamInfo]:
+async def streams(client: Connection, timeout_s: float) -> list[StreamInfo]:
     """Every stream of the account, buckets included, sorted by name."""
     found: list[StreamInfo] = []
     for _ in range(_PAGES_MAX):
@@ -193,7 +187,7 @@ async def streams(client: Client, timeout_s: float) -> list[StreamInfo]:
     return sorted(found, key=lambda info: info.config.name)
 
 
-async def consumers(client: Client, stream: str, timeout_s: float) -> list[ConsumerInfo]:
+async def consumers(client: Connection, stream: str, timeout_s: float) -> list[ConsumerInfo]:
     """Every consumer of a stream, sorted by name."""
     found: list[ConsumerInfo] = []
     for _ in range(_PAGES_MAX):
@@ -207,27 +201,27 @@ async def consumers(client: Client, stream: str, timeout_s: float) -> list[Consu
 
 
 async def stream_info(
-    client: Client, stream: str, timeout_s: float, *, subjects: str = ""
+    client: Connection, stream: str, timeout_s: float, *, subjects: str = ""
 ) -> StreamInfo:
     """One stream; with ``subjects`` (a filter) also the messages per subject."""
     params = {"subjects_filter": subjects} if subjects else {}
     return await api(client, f"STREAM.INFO.{stream}", StreamInfo, params, timeout_s)
 
 
-async def account_info(client: Client, timeout_s: float) -> AccountInfo:
+async def account_info(client: Connection, timeout_s: float) -> AccountInfo:
     """What the account stores."""
     return await api(client, "INFO", AccountInfo, {}, timeout_s)
 
 
 async def last_of(
-    client: Client, stream: str, subject: str, timeout_s: float
+    client: Connection, stream: str, subject: str, timeout_s: float
 ) -> StoredMessage | None:
     """The last message of a subject; None when there is none."""
     return await _get(client, stream, {"last_by_subj": subject}, timeout_s)
 
 
 async def message_at(
-    client: Client, stream: str, seq: int, timeout_s: float, *, subject: str = ""
+    client: Connection, stream: str, seq: int, timeout_s: float, *, subject: str = ""
 ) -> StoredMessage | None:
     """The message at ``seq`` or, with ``subject``, the first one from there on."""
     params: dict[str, Any] = {"seq": seq}
@@ -237,7 +231,7 @@ async def message_at(
 
 
 async def _get(
-    client: Client, stream: str, params: dict[str, Any], timeout_s: float
+    client: Connection, stream: str, params: dict[str, Any], timeout_s: float
 ) -> StoredMessage | None:
     try:
         found = await api(client, f"STREAM.MSG.GET.{stream}", _Message, params, timeout_s)

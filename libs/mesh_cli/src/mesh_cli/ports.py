@@ -5,7 +5,16 @@ from collections.abc import Collection
 
 from mesh_cli.failure import Exit, Failure
 
-__all__ = ["ANY", "HTTP_PORT", "NATS_PORT", "TCP_PORT", "USUAL", "choose", "is_free"]
+__all__ = [
+    "ANY",
+    "HTTP_PORT",
+    "NATS_PORT",
+    "TCP_PORT",
+    "USUAL",
+    "choose",
+    "is_free",
+    "several",
+]
 
 HTTP_PORT = 3000
 TCP_PORT = 9500
@@ -69,3 +78,19 @@ def _any(host: str, taken: Collection[int]) -> int:
         if port not in taken:
             return port
     raise Failure(f"no free port on {host}")
+
+
+def several(
+    what: str, host: str, first: int, usual: int, count: int, taken: Collection[int]
+) -> tuple[int, ...]:
+    """Ports of several gateways: the first as asked, the others the next free ones after it.
+
+    Raises:
+        Failure: see ``choose``.
+    """
+    chosen: list[int] = []
+    for index in range(count):
+        asked = first if index == 0 or first == ANY else USUAL
+        start = usual if index == 0 else chosen[0] + 1
+        chosen.append(choose(what, host, asked, start, {*taken, *chosen}))
+    return tuple(chosen)

@@ -7,13 +7,14 @@ from collections.abc import Callable
 from typing import Protocol
 
 from gateway.core.merge import ListKind
+from gateway.core.paramheaders import ParamHeader
 from gateway.core.requests import ModernRequest
 from gateway.handlers import Dispatcher, Notices
 from gateway.identity import Caller, Identities
 from gateway.store import Catalogs
 from mcp_proto.errors import ErrorKind, MeshError
 
-__all__ = ["Backend", "Changed", "LocalBackend", "Stop"]
+__all__ = ["Backend", "Changed", "HttpBackend", "LocalBackend", "Stop"]
 
 Changed = Callable[[frozenset[ListKind]], None]
 Stop = Callable[[], None]
@@ -41,6 +42,18 @@ class Backend(Protocol):
         ...
 
 
+class HttpBackend(Backend, Protocol):
+    """What the HTTP edge needs beside it."""
+
+    def param_headers(self, caller: Caller, tool: str) -> tuple[ParamHeader, ...]:
+        """Arguments of a tool that its schema mirrors into headers."""
+        ...
+
+    def has_tool(self, caller: Caller, tool: str) -> bool:
+        """Whether the caller's tenant has a tool of this name."""
+        ...
+
+
 class LocalBackend:
     """The parts of this process."""
 
@@ -48,11 +61,12 @@ class LocalBackend:
         self, *, identities: Identities, dispatcher: Dispatcher, catalogs: Catalogs
     ) -> None:
         self._catalogs = catalogs
-        self.dispatcher = dispatcher
         # Bound once: these are on the path of every call.
         self.known = identities.known
         self.caller = identities.caller
         self.dispatch = dispatcher.dispatch
+        self.param_headers = dispatcher.param_headers
+        self.has_tool = dispatcher.has_tool
 
     def listen(self, caller: Caller, changed: Changed) -> Stop:
         """Tell ``changed`` when the lists that ``caller`` sees change.

@@ -153,6 +153,10 @@ class Dispatcher:
         found = self._catalogs.table(caller.tenant).tool(tool)
         return found.headers if found is not None else ()
 
+    def has_tool(self, caller: Caller, tool: str) -> bool:
+        """Whether the caller's tenant has a tool of this name, allowed or not."""
+        return self._catalogs.table(caller.tenant).tool(tool) is not None
+
     async def _discover(self, _request: ModernRequest, caller: Caller, _: Notices | None) -> bytes:
         return self.lists(caller).discover()
 

@@ -54,6 +54,25 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
         now_ms=bus.server_now_ms,
     )
 
+    _serve(service, credentials, administration)
+    service.add_health_check("accounts", lambda: accounts.fresh)
+    service.add_health_check("logins", lambda: logins.fresh)
+    service.add_health_check("keyring", lambda: keyring.fresh)
+
+    service.on_start(rotation.step)
+    if security.development:
+        service.on_start(administration.ensure_demo)
+
+    async def begin() -> None:
+        service.tasks.spawn(rotation.run(), name="key-rotation", fatal=True)
+
+    service.on_ready(begin)
+    for store in (accounts, logins, keyring):
+        service.on_stop(store.close)
+
+
+def _serve(service: Service, credentials: Credentials, administration: Administration) -> None:
+    bus = service.bus
     for endpoint in (
         serve_operation(
             bus, contract.authenticate, credentials.authenticate, slots=AUTHENTICATE_SLOTS
@@ -70,18 +89,3 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
         serve_operation(bus, contract.key_list, administration.key_list, slots=ADMIN_SLOTS),
     ):
         service.add_endpoint(endpoint)
-
-    service.add_health_check("accounts", lambda: accounts.fresh)
-    service.add_health_check("logins", lambda: logins.fresh)
-    service.add_health_check("keyring", lambda: keyring.fresh)
-
-    service.on_start(rotation.step)
-    if security.development:
-        service.on_start(administration.ensure_demo)
-
-    async def begin() -> None:
-        service.tasks.spawn(rotation.run(), name="key-rotation", fatal=True)
-
-    service.on_ready(begin)
-    for store in (accounts, logins, keyring):
-        service.on_stop(store.close)

@@ -28,13 +28,17 @@ class Admission:
     """Checks who calls.
 
     Args:
-        verifier: checks signed caller contexts; None only with ``allow_unsigned``.
-        allow_unsigned: accept calls without one (the broker's rights then decide alone).
+        allow_unsigned: accept calls without a signed caller context, and any before the keys are
+            known (the broker's rights on subjects then decide alone).
     """
 
-    def __init__(self, verifier: ContextVerifier | None, *, allow_unsigned: bool) -> None:
-        self._verifier = verifier
+    def __init__(self, *, allow_unsigned: bool) -> None:
+        self._verifier: ContextVerifier | None = None
         self._allow_unsigned = allow_unsigned
+
+    def use(self, verifier: ContextVerifier) -> None:
+        """Check caller contexts from now on."""
+        self._verifier = verifier
 
     def admit(self, call: Call) -> CallerContext | None:
         """The caller; None for an unsigned call where that is allowed.
@@ -48,7 +52,9 @@ class Admission:
                 return None
             raise MeshError(ErrorKind.UNAUTHENTICATED, "the call carries no caller context")
         if self._verifier is None:
-            return None
+            if self._allow_unsigned:
+                return None
+            raise MeshError(ErrorKind.UNAUTHENTICATED, "caller contexts cannot be checked yet")
         context = self._verifier.verify(token)
         if context.tid != call.subject.tenant:
             raise MeshError(ErrorKind.DENIED, "the caller context is for another tenant")
@@ -85,7 +91,7 @@ class NativeHandlers:
         if asked.method != TOOLS_CALL:
             raise MeshError(ErrorKind.METHOD, f"server {server} does not serve {asked.method}")
         if asked.name not in self._servers.get(server, ()):
-            raise MeshError(ErrorKind.PARAMS, f"unknown tool: {asked.name}")
+            raise MeshError(ErrorKind.NOT_FOUND, f"unknown tool: {asked.name}")
         tool = self._tools[asked.name]
         _check_permission(caller, tool.spec.permission)
         problem = self._toolbox.problem(asked.name, asked.arguments)

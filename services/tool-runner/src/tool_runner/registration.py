@@ -65,12 +65,9 @@ class Registration:
         self._catalogs[catalog.tenant, catalog.server] = hashed
         self._changed()
 
-    async def withdraw(self, tenant: str, server: str) -> None:
-        """No longer serve it; the registry is told, once and without insisting."""
-        if self._catalogs.pop((tenant, server), None) is None:
-            return
-        self.registered.pop((tenant, server), None)
-        self._changed()
+    async def remove(self, tenant: str, server: str) -> None:
+        """It is no longer wanted anywhere; the registry is told, without insisting."""
+        self.forget(tenant, server)
         params = Remove(tenant=tenant, server=server, instance=self._bus.instance)
         try:
             await self._bus.operation(remove, params, timeout_s=REMOVE_TIMEOUT_S)

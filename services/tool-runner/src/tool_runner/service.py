@@ -1,6 +1,9 @@
 """The runner's table of contents: native toolsets, upstream servers, and what keeps them known."""
 
+import asyncio
+
 from mcp_proto import subjects
+from mcp_proto.errors import MeshError
 from mcp_proto.subjects import PLATFORM, QUEUE
 from mesh_chassis.bus.endpoint import Endpoint
 from mesh_chassis.callerctx import ContextVerifier
@@ -11,10 +14,15 @@ from mesh_chassis.service import Service
 
 from tool_runner.config import ToolRunnerConfig
 from tool_runner.drivers.jetstream import JetStreamStorage
-from tool_runner.handlers import Admission, NativeHandlers
+from tool_runner.handlers import Admission, NativeHandlers, ServerHandlers
 from tool_runner.registration import Registration
+from tool_runner.supervisor.hosted import HostedServer, HostSettings
+from tool_runner.supervisor.keeper import Served
+from tool_runner.supervisor.supervisor import Supervisor, definition_problem
 from tool_runner.toolsets import echo, kv
 from tool_runner.toolsets.toolset import Toolset
+from tool_runner.upstreams.children import ChildLimits, Children
+from tool_runner.upstreams.stdio import StdioSettings
 
 __all__ = ["NAME", "build"]
 
@@ -49,31 +57,127 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
                 )
             )
 
+    supervisor = _supervisor(service, config, admission, registration, toolsets)
+
     async def begin() -> None:
         for toolset in toolsets:
             registration.offer(toolset.catalog(service.version))
         service.tasks.spawn(registration.run(), name="registration", fatal=True)
+        await supervisor.start()
 
     async def again() -> None:
         registration.repeat()
 
+    async def give_up() -> None:
+        await supervisor.drain(handover=config.runner.handover)
+
     service.on_ready(begin)
+    service.on_drain(give_up)
+    service.on_stop(supervisor.close)
+    service.metrics.ask("mesh_runner_servers", lambda: float(supervisor.held))
     bus.on_reconnect(again)
 
 
+class _ServedServer:
+    """The subjects of one hosted server."""
+
+    def __init__(self, service: Service, endpoints: tuple[Endpoint, ...]) -> None:
+        self._service = service
+        self._endpoints = endpoints
+
+    async def start(self) -> None:
+        for endpoint in self._endpoints:
+            await self._service.serve(endpoint)
+
+    async def drain(self) -> None:
+        await asyncio.gather(*(self._service.retire(endpoint) for endpoint in self._endpoints))
+
+    def resize(self, slots: int) -> None:
+        for endpoint in self._endpoints:
+            endpoint.slots = slots
+
+
+def _supervisor(
+    service: Service,
+    config: ToolRunnerConfig,
+    admission: Admission,
+    registration: Registration,
+    toolsets: tuple[Toolset, ...],
+) -> Supervisor:
+    reserved = tuple(toolset.server for toolset in toolsets)
+    for at, definition in enumerate(config.mcp_servers):
+        problem = definition_problem(definition, reserved)
+        if problem is not None:
+            raise ConfigError("", f"mcp_servers[{at}]", problem)
+
+    async def serve(hosted: HostedServer) -> Served:
+        handlers = ServerHandlers(hosted, admission)
+        served = _ServedServer(
+            service,
+            tuple(
+                Endpoint(
+                    service.bus,
+                    subject=subject,
+                    queue=QUEUE,
+                    handler=handlers.call,
+                    slots=hosted.definition.concurrency,
+                    name=f"{subject.split('.')[3]}-{hosted.name}",
+                )
+                for subject in _subjects(hosted.tenant, hosted.name)
+            ),
+        )
+        await served.start()
+        return served
+
+    limits = config.children
+    return Supervisor(
+        service.bus,
+        configured=config.mcp_servers,
+        reserved=reserved,
+        children=Children(),
+        settings=HostSettings(
+            answer_s=limits.answer_s,
+            stdio=StdioSettings(
+                start_timeout_s=limits.start_s,
+                limits=ChildLimits(
+                    memory_bytes=limits.memory_bytes,
+                    files=limits.files,
+                    processes=limits.processes,
+                ),
+            ),
+        ),
+        serve=serve,
+        registration=registration,
+        servers_max=config.limits.servers,
+    )
+
+
 async def _admission(service: Service, config: ToolRunnerConfig) -> Admission:
-    if config.runner.allow_unsigned:
-        try:
-            ring = await KeyRing.open(service.bus, timeout_s=_KEYS_OPTIONAL_S)
-        except Exception:  # noqa: BLE001
-            return Admission(None, allow_unsigned=True)
-    else:
+    admission = Admission(allow_unsigned=config.runner.allow_unsigned)
+
+    async def learn_keys() -> None:
         ring = await KeyRing.open(service.bus)
-    service.on_stop(ring.close)
-    return Admission(ContextVerifier(ring), allow_unsigned=config.runner.allow_unsigned)
+        service.on_stop(ring.close)
+        admission.use(ContextVerifier(ring))
+
+    async def learn_keys_late() -> None:
+        while True:
+            try:
+                await learn_keys()
+            except MeshError:
+                await asyncio.sleep(_KEYS_RETRY_S)
+            else:
+                return
+
+    if config.runner.allow_unsigned:
+        # Development: unsigned calls work before tenant-auth is there, or without it.
+        service.tasks.spawn(learn_keys_late(), name="learn-keys")
+    else:
+        await learn_keys()
+    return admission
 
 
-_KEYS_OPTIONAL_S = 1.0
+_KEYS_RETRY_S = 1.0
 
 
 def _toolsets(service: Service, config: ToolRunnerConfig) -> tuple[Toolset, ...]:
@@ -91,5 +195,5 @@ def _toolsets(service: Service, config: ToolRunnerConfig) -> tuple[Toolset, ...]
 
 def _subjects(tenant: str, server: str) -> tuple[str, str]:
     """Subjects on which a server takes calls: every tenant's for a shared one."""
-    token = "*" if tenant == PLATFORM else tenant
-    return subjects.call(token, server, "*"), subjects.rpc(token, server, ">")
+    token = subjects.ANY if tenant == PLATFORM else tenant
+    return subjects.call(token, server, subjects.ANY), subjects.rpc(token, server, subjects.REST)

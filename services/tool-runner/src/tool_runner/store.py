@@ -83,6 +83,12 @@ class PlacementStore:
         except TimeoutError:
             pass
 
+    def poke(self, key: str) -> None:
+        """Wake whoever waits for this record: something else has changed."""
+        event = self._changed.get(key)
+        if event is not None:
+            event.set()
+
     def forget(self, key: str) -> None:
         """Nobody waits for this record any more."""
         self._changed.pop(key, None)

@@ -7,6 +7,7 @@ or not, pass unchanged.
 import msgspec
 
 from mcp_proto.codec import encode
+from mcp_proto.jsonrpc import ABSENT
 from mcp_proto.types.content import EmbeddedResource, TextContent
 from mcp_proto.types.resources import BlobContents
 from mcp_proto.versions import Feature, Revision, has
@@ -19,14 +20,14 @@ class _Link(msgspec.Struct, frozen=True, rename="camel"):
     name: str = ""
     title: str | None = None
     description: str | None = None
-    annotations: msgspec.Raw = msgspec.Raw(b"")
+    annotations: msgspec.Raw = ABSENT
 
 
 class _Audio(msgspec.Struct, frozen=True, rename="camel"):
     data: str = ""
     mime_type: str = "application/octet-stream"
-    annotations: msgspec.Raw = msgspec.Raw(b"")
-    meta: msgspec.Raw = msgspec.field(name="_meta", default=msgspec.Raw(b""))
+    annotations: msgspec.Raw = ABSENT
+    meta: msgspec.Raw = msgspec.field(name="_meta", default=ABSENT)
 
 
 class _Kind(msgspec.Struct, frozen=True, gc=False):

@@ -10,7 +10,8 @@ import msgspec
 from mcp_proto.codec import encode, pick, remove, splice
 from mcp_proto.convert.content import older_content
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
-from mcp_proto.members import pairs
+from mcp_proto.jsonrpc import ABSENT
+from mcp_proto.members import TooManyMembersError, pairs
 from mcp_proto.types.meta import SERVER_INFO
 from mcp_proto.versions import Feature, Revision, has
 
@@ -25,12 +26,12 @@ _COMPLETE = b'"complete"'
 class _Seen(msgspec.Struct, frozen=True, gc=False):
     """Top-level members of a result that the conversion may have to touch."""
 
-    result_type: msgspec.Raw = msgspec.field(name="resultType", default=msgspec.Raw(b""))
-    ttl_ms: msgspec.Raw = msgspec.field(name="ttlMs", default=msgspec.Raw(b""))
-    cache_scope: msgspec.Raw = msgspec.field(name="cacheScope", default=msgspec.Raw(b""))
-    structured: msgspec.Raw = msgspec.field(name="structuredContent", default=msgspec.Raw(b""))
-    content: msgspec.Raw = msgspec.field(default=msgspec.Raw(b""))
-    meta: msgspec.Raw = msgspec.field(name="_meta", default=msgspec.Raw(b""))
+    result_type: msgspec.Raw = msgspec.field(name="resultType", default=ABSENT)
+    ttl_ms: msgspec.Raw = msgspec.field(name="ttlMs", default=ABSENT)
+    cache_scope: msgspec.Raw = msgspec.field(name="cacheScope", default=ABSENT)
+    structured: msgspec.Raw = msgspec.field(name="structuredContent", default=ABSENT)
+    content: msgspec.Raw = msgspec.field(default=ABSENT)
+    meta: msgspec.Raw = msgspec.field(name="_meta", default=ABSENT)
 
 
 _seen = msgspec.json.Decoder(_Seen)
@@ -149,12 +150,21 @@ _CONVERTERS = {
 
 
 def flatten(result: bytes, structured: bytes | msgspec.Raw) -> bytes:
-    """Add the keys of an object ``structured`` to a result; members it already has win."""
+    """Add the keys of an object ``structured`` to a result; members it already has win.
+
+    Args:
+        result: a JSON object.
+        structured: its ``structuredContent``; anything but an object adds nothing, and so does
+            one with more members than any reader takes.
+    """
     if bytes(memoryview(structured)[:1]) != b"{":
         return result
-    own = {str(key) for key in pairs(result)}
-    # The last of two equal keys wins, as in every reader of structuredContent itself.
-    flat = {str(key): value for key, value in pairs(structured).items() if str(key) not in own}
+    try:
+        own = {str(key) for key in pairs(result)}
+        # The last of two equal keys wins, as in every reader of structuredContent itself.
+        flat = {str(key): value for key, value in pairs(structured).items() if str(key) not in own}
+    except TooManyMembersError:
+        return result
     if not flat:
         return result
     tail = b",".join(encode(name) + b":" + bytes(value) for name, value in flat.items())

@@ -5,11 +5,18 @@ import msgspec
 from mcp_proto.codec import splice
 from mcp_proto.convert.results import COMPLETE_HEAD
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-from mcp_proto.members import pairs
+from mcp_proto.jsonrpc import ABSENT
 from mcp_proto.methods import CACHEABLE
 
 __all__ = ["from_legacy_error", "from_legacy_result"]
 
+
+class _Hints(msgspec.Struct, frozen=True, rename="camel", gc=False):
+    ttl_ms: msgspec.Raw = ABSENT
+    cache_scope: msgspec.Raw = ABSENT
+
+
+_hints = msgspec.json.Decoder(_Hints)
 _RESOURCE_NOT_FOUND = -32002
 _KEPT: dict[int, ErrorKind] = {
     -32600: ErrorKind.REQUEST,
@@ -32,16 +39,17 @@ def from_legacy_result(method: str, result: bytes | msgspec.Raw, *, ttl_ms: int 
         MeshError: ``upstream`` with outcome ``executed`` when the result is no object.
     """
     data = bytes(result).strip()
-    if data[:1] != b"{":
+    try:
+        seen = _hints.decode(data)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         raise MeshError(
             ErrorKind.UPSTREAM, "the result is not a JSON object", outcome=Outcome.EXECUTED
-        )
+        ) from None
     hints: dict[str, bytes] = {}
     if method in CACHEABLE:
-        names = {str(key) for key in pairs(data)}
-        if "ttlMs" not in names:
+        if not memoryview(seen.ttl_ms).nbytes:
             hints["ttlMs"] = b"%d" % ttl_ms
-        if "cacheScope" not in names:
+        if not memoryview(seen.cache_scope).nbytes:
             hints["cacheScope"] = b'"private"'
     elif b'"resultType"' not in data and b"\\u" not in data:
         rest = data[1:].lstrip()

@@ -78,7 +78,7 @@ class TaskStatusParams(WithMeta, frozen=True, kw_only=True):
     status: str
     created_at: str
     last_updated_at: str
-    ttl: int | msgspec.UnsetType | None = msgspec.UNSET
+    ttl: int | None
     status_message: str | None = None
     poll_interval: int | None = None
 

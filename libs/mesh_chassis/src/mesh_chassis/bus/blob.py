@@ -179,7 +179,7 @@ class BlobExchange:
                 raise MeshError(ErrorKind.BUS, "the bus is not connected", retry_after_s=1.0)
             if serving and not self._serving:
                 await link.client.add_route(
-                    subjects.blob("*", self._instance, "*"), "", self._on_ask
+                    subjects.blob(subjects.ANY, self._instance, subjects.ANY), "", self._on_ask
                 )
                 await link.round_trip(CHUNK_TIMEOUT_S)
                 self._serving = True

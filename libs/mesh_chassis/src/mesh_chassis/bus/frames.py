@@ -99,7 +99,7 @@ def decode_headers(block: bytes) -> dict[str, str]:
     for line in rest.split("\r\n"):
         name, found, value = line.partition(":")
         if found:
-            headers[name.strip()] = value.strip()
+            headers[name] = value.strip()
     return headers
 
 

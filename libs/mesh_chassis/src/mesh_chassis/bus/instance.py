@@ -57,7 +57,7 @@ class InstanceEndpoint:
                 return
             client = self._bus.client
             for verb, route in (("ping", self._on_ping), ("cancel", self._on_cancel)):
-                subject = subjects.instance("*", self._bus.instance, verb)
+                subject = subjects.instance(subjects.ANY, self._bus.instance, verb)
                 self._routes.append(await client.add_route(subject, "", route))
                 await self._bus.confirm(subject, self.stop)
 

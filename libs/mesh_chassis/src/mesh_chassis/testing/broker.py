@@ -17,6 +17,8 @@ import time
 from pathlib import Path
 from typing import Self
 
+import msgspec
+
 from mcp_proto import broker_rights
 from mcp_proto.broker_rights import Rights
 from mesh_chassis.broker_config import (
@@ -57,10 +59,12 @@ class Broker:
 
     Args:
         directory: where configuration, data, log and seeds go; made if absent.
+        file_max_bytes: size of the store; small ones are full soon. None = as shipped.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, *, file_max_bytes: int | None = None) -> None:
         self._directory = directory
+        self._file_max_bytes = file_max_bytes
         self._users: dict[tuple[str, str], BrokerUser] = {}
         self._port = -1
         self._engine: Engine | None = None
@@ -195,6 +199,8 @@ class Broker:
             server_name="mesh-test",
             logfile=str(self._directory / "nats.log"),
         )
+        if self._file_max_bytes is not None:
+            settings = msgspec.structs.replace(settings, file_max_bytes=self._file_max_bytes)
         path = self._directory / "nats.conf"
         path.write_text(render(settings, list(self._users.values())))
 

@@ -134,8 +134,10 @@ class ProcessEngine:
         self._end(signal.SIGKILL)
 
     def pause(self) -> None:
-        """SIGSTOP."""
-        self._child().send_signal(signal.SIGSTOP)
+        """SIGSTOP; returns when every thread has stopped, else it would still answer a little."""
+        child = self._child()
+        child.send_signal(signal.SIGSTOP)
+        os.waitid(os.P_PID, child.pid, os.WSTOPPED | os.WEXITED | os.WNOWAIT)
 
     def resume(self) -> None:
         """SIGCONT."""

@@ -10,12 +10,11 @@ from typing import Any, TypeVar
 
 import click
 import nats.errors
-from nats.aio.client import Client
 from nats.js.api import AckPolicy, ConsumerConfig, DeliverPolicy
 
 from mesh_cli import jetstream, terminal
 from mesh_cli.bodies import read_body
-from mesh_cli.connection import Refusals, connected
+from mesh_cli.connection import Connection, connected
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, Target, connection_options, target
 
@@ -29,9 +28,9 @@ def command() -> None:
     """Look into key-value buckets."""
 
 
-def _run(goal: Target, work: Callable[[Client], Awaitable[R]]) -> R:
+def _run(goal: Target, work: Callable[[Connection], Awaitable[R]]) -> R:
     async def run() -> R:
-        async with connected(goal, refusals=Refusals()) as client:
+        async with connected(goal) as client:
             return await work(client)
 
     return asyncio.run(run())
@@ -69,7 +68,7 @@ def list_keys(bucket: str | None, names: bool, verbose: bool, **given: Any) -> N
 
 
 async def _keys(
-    client: Client, bucket: str, verbose: bool, timeout_s: float
+    client: Connection, bucket: str, verbose: bool, timeout_s: float
 ) -> list[tuple[str, str]]:
     stream = jetstream.bucket_stream(bucket)
     prefix = f"$KV.{stream.removeprefix('KV_')}."
@@ -95,7 +94,7 @@ def get(bucket: str, key: str, revision: int, raw: bool, **given: Any) -> None:
     stream = jetstream.bucket_stream(bucket)
     subject = f"$KV.{stream.removeprefix('KV_')}.{key}"
 
-    async def work(client: Client) -> jetstream.StoredMessage | None:
+    async def work(client: Connection) -> jetstream.StoredMessage | None:
         if revision:
             return await jetstream.message_at(client, stream, revision, goal.timeout_s)
         return await jetstream.last_of(client, stream, subject, goal.timeout_s)
@@ -142,7 +141,7 @@ def _write(
     goal = target(given)
     subject = f"$KV.{jetstream.bucket_stream(bucket).removeprefix('KV_')}.{key}"
 
-    async def work(client: Client) -> int:
+    async def work(client: Connection) -> int:
         stored = await client.jetstream().publish(
             subject, value, headers=headers or None, timeout=goal.timeout_s
         )
@@ -196,7 +195,7 @@ def watch(bucket: str, key: str, count: int, **given: Any) -> None:
     stream = jetstream.bucket_stream(bucket)
     prefix = f"$KV.{stream.removeprefix('KV_')}."
 
-    async def work(client: Client) -> None:
+    async def work(client: Connection) -> None:
         # The ordered consumer restarts itself when the broker does; a debugging view needs no
         # proof of freshness beyond that.
         subscription = await client.jetstream().subscribe(

@@ -8,8 +8,8 @@ import msgspec
 
 from mesh_cli import terminal
 from mesh_cli.bodies import print_message, read_body
-from mesh_cli.commands.req import Request, exchange
-from mesh_cli.connection import Refusals, connected
+from mesh_cli.connection import Connection, connected
+from mesh_cli.exchange import Request, exchange
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import connection_options, parse_headers, target
 
@@ -47,7 +47,7 @@ class Answer(msgspec.Struct, frozen=True, kw_only=True):
 
 
 async def discover(
-    client: Any, verb: str, refusals: Refusals, *, name: str = "", instance: str = ""
+    client: Connection, verb: str, *, name: str = "", instance: str = ""
 ) -> list[tuple[Answer, bytes, float]]:
     """Ask every instance (of one service, or one instance).
 
@@ -59,7 +59,7 @@ async def discover(
         subject=subject, replies=1 if instance else 0, gap_s=_GAP_S, timeout_s=_FIRST_S
     )
     try:
-        got = await exchange(client, request, refusals)
+        got = await exchange(client, request)
     except Failure as failure:
         if failure.code is Exit.REFUSED and "nobody listens" in failure.what:
             return []
@@ -83,9 +83,8 @@ def _ask(given: dict[str, Any], verb: str, name: str, instance: str) -> Any:
     goal = target(given)
 
     async def run() -> list[tuple[Answer, bytes, float]]:
-        refusals = Refusals()
-        async with connected(goal, refusals=refusals) as client:
-            return await discover(client, verb, refusals, name=name, instance=instance)
+        async with connected(goal) as client:
+            return await discover(client, verb, name=name, instance=instance)
 
     rows = asyncio.run(run())
     if not rows:
@@ -187,9 +186,8 @@ def request(name: str, endpoint: str, body: str | None, **given: Any) -> None:
     payload = read_body(body)
 
     async def run() -> None:
-        refusals = Refusals()
-        async with connected(goal, refusals=refusals) as client:
-            rows = await discover(client, "INFO", refusals, name=name)
+        async with connected(goal) as client:
+            rows = await discover(client, "INFO", name=name)
             found = {
                 point.name: point.subject
                 for answer, _, _ in rows
@@ -201,7 +199,7 @@ def request(name: str, endpoint: str, body: str | None, **given: Any) -> None:
             sent = Request(
                 subject=found[endpoint], body=payload, headers=headers, timeout_s=goal.timeout_s
             )
-            got = await exchange(client, sent, refusals)
+            got = await exchange(client, sent)
             if not got:
                 raise Failure(f"no reply from {name} {endpoint}", code=Exit.REFUSED)
             print_message(got[0][0], raw=raw)

@@ -7,7 +7,7 @@ import click
 
 from mesh_cli import terminal
 from mesh_cli.bodies import read_body
-from mesh_cli.connection import Refusals, connected
+from mesh_cli.connection import connected
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, parse_headers, target
 
@@ -34,8 +34,7 @@ def command(subject: str, body: str | None, **given: Any) -> None:
     headers = parse_headers(given["pairs"]) or None
 
     async def run() -> None:
-        refusals = Refusals()
-        async with connected(goal, refusals=refusals) as client:
+        async with connected(goal) as client:
             for sent in range(given["count"]):
                 if sent and given["pause_s"]:
                     await asyncio.sleep(given["pause_s"])
@@ -51,10 +50,10 @@ def command(subject: str, body: str | None, **given: Any) -> None:
             await client.flush(timeout=max(1, round(goal.timeout_s)))
             try:
                 async with asyncio.timeout(_REFUSAL_S):
-                    await refusals.arrived.wait()
+                    await client.refusals.arrived.wait()
             except TimeoutError:
                 terminal.line(f'{terminal.stamp()} Published {len(payload)} bytes to "{subject}"')
                 return
-            raise Failure(f"the broker refused it: {refusals.texts[-1]}", code=Exit.REFUSED)
+            raise Failure(f"the broker refused it: {client.refusals.texts[-1]}", code=Exit.REFUSED)
 
     asyncio.run(run())

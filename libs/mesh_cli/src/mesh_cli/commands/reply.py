@@ -7,9 +7,10 @@ import click
 from nats.aio.msg import Msg
 
 from mesh_cli import terminal
-from mesh_cli.connection import Refusals, connected
+from mesh_cli.connection import connected
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, parse_headers, target
+from mesh_cli.waiting import first_of
 
 __all__ = ["command"]
 
@@ -30,10 +31,9 @@ def command(subject: str, body: str, **given: Any) -> None:
     own = parse_headers(given["pairs"])
 
     async def run() -> None:
-        refusals = Refusals()
         done = asyncio.Event()
         answered = 0
-        async with connected(goal, refusals=refusals) as client:
+        async with connected(goal) as client:
 
             async def answer(message: Msg) -> None:
                 nonlocal answered
@@ -55,17 +55,8 @@ def command(subject: str, body: str, **given: Any) -> None:
             terminal.note(
                 f'{terminal.stamp()} Listening on "{subject}" in group "{given["queue"]}"'
             )
-            ends = [
-                asyncio.ensure_future(done.wait()),
-                asyncio.ensure_future(refusals.arrived.wait()),
-            ]
-            try:
-                await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-            finally:
-                for end in ends:
-                    end.cancel()
-                await asyncio.gather(*ends, return_exceptions=True)
-            if refusals.texts and not done.is_set():
-                raise Failure(f"the broker said: {refusals.texts[-1]}", code=Exit.REFUSED)
+            await first_of(done.wait(), client.refusals.arrived.wait())
+            if client.refusals.texts and not done.is_set():
+                raise Failure(f"the broker said: {client.refusals.texts[-1]}", code=Exit.REFUSED)
 
     asyncio.run(run())

@@ -4,10 +4,9 @@ import asyncio
 from typing import Any
 
 import click
-from nats.aio.client import Client
 
 from mesh_cli import jetstream, terminal
-from mesh_cli.connection import connected
+from mesh_cli.connection import Connection, connected
 from mesh_cli.options import connection_options, target
 
 __all__ = ["command"]
@@ -103,7 +102,7 @@ def view(name: str, size: int, start: int, subject: str, raw: bool, **given: Any
     """Show SIZE messages of stream NAME: the newest ones, or those from --id on."""
     goal = target(given)
 
-    async def show(client: Client) -> None:
+    async def show(client: Connection) -> None:
         state = (await jetstream.stream_info(client, name, goal.timeout_s)).state
         seq = start or max(state.first_seq, 1 if subject else state.last_seq - size + 1)
         shown = 0

@@ -10,6 +10,7 @@ from mesh_cli.bodies import print_message
 from mesh_cli.connection import Refusals, connected
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, target
+from mesh_cli.waiting import first_of
 
 __all__ = ["command"]
 
@@ -34,8 +35,7 @@ def command(subjects: tuple[str, ...], **given: Any) -> None:
     wait_s: float = given["wait_s"]
 
     async def run() -> None:
-        refusals = Refusals()
-        async with connected(goal, refusals=refusals) as client:
+        async with connected(goal) as client:
             arrivals: asyncio.Queue[Any] = asyncio.Queue(_PENDING)
             for subject in subjects:
                 await client.subscribe(subject, queue=given["queue"], cb=arrivals.put)
@@ -44,7 +44,7 @@ def command(subjects: tuple[str, ...], **given: Any) -> None:
                 terminal.note(f"{terminal.stamp()} Subscribing on {', '.join(subjects)}")
             seen = 0
             while not count or seen < count:
-                message = await _next(arrivals, refusals, wait_s)
+                message = await _next(arrivals, client.refusals, wait_s)
                 if message is None:
                     return
                 seen += 1
@@ -59,20 +59,11 @@ def command(subjects: tuple[str, ...], **given: Any) -> None:
     asyncio.run(run())
 
 
-async def _next(arrivals: "asyncio.Queue[Any]", refusals: Refusals, wait_s: float) -> Any:
+async def _next(arrivals: asyncio.Queue[Any], refusals: Refusals, wait_s: float) -> Any:
     """The next message; None after ``wait_s`` without one (0 = wait for ever)."""
-    arrival = asyncio.ensure_future(arrivals.get())
-    refused = asyncio.ensure_future(refusals.arrived.wait())
-    try:
-        done, _ = await asyncio.wait(
-            {arrival, refused}, timeout=wait_s or None, return_when=asyncio.FIRST_COMPLETED
-        )
-        if arrival in done:
-            return arrival.result()
-        if refused in done:
-            raise Failure(f"the broker said: {refusals.texts[-1]}", code=Exit.REFUSED)
+    got = await first_of(arrivals.get(), refusals.arrived.wait(), timeout_s=wait_s or None)
+    if got is None:
         return None
-    finally:
-        for waiter in (arrival, refused):
-            waiter.cancel()
-        await asyncio.gather(arrival, refused, return_exceptions=True)
+    if got[0] == 0:
+        return got[1]
+    raise Failure(f"the broker said: {refusals.texts[-1]}", code=Exit.REFUSED)

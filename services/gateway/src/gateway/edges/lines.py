@@ -18,6 +18,7 @@ from gateway.core import eras
 from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
 from gateway.edges.admission import Gate
+from gateway.edges.batches import NOT_IN_BATCH, Item, run_batch
 from gateway.identity import Caller
 from mcp_proto import codec
 from mcp_proto.convert.errors import Peer, render_error
@@ -25,9 +26,9 @@ from mcp_proto.convert.requests import EnvelopeStamp
 from mcp_proto.convert.results import to_legacy_result
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.framing import Event, Line, LineFramer, to_line
-from mcp_proto.jsonrpc import BATCH_ITEMS_MAX, Notification, Request, RequestId
+from mcp_proto.jsonrpc import Notification, Request, RequestId
 from mcp_proto.limits import EDGE_MESSAGE_BYTES
-from mcp_proto.request_meta import meta_of
+from mcp_proto.request_meta import is_enveloped, meta_of
 from mcp_proto.session import INITIALIZED_METHODS, LegacySession, SessionOwner, SessionState
 from mcp_proto.streams import StreamEra, StreamKind
 from mcp_proto.versions import Feature, Revision, has
@@ -35,8 +36,6 @@ from mesh_chassis.clock import SYSTEM, Clock
 
 __all__ = ["ENOUGH_BYTES", "LineConnection", "LineTransport"]
 
-BATCH_AT_ONCE = 16
-"""Calls of one ``batch`` that run at the same time."""
 ENOUGH_BYTES = 1024 * 1024
 """Unsent bytes from which no more is read: a peer that does not listen may not ask either."""
 UNSENT_MAX_BYTES = 4 * EDGE_MESSAGE_BYTES
@@ -44,11 +43,15 @@ UNSENT_MAX_BYTES = 4 * EDGE_MESSAGE_BYTES
 
 
 _QUEUED_MAX = 1_000
-_ARRAY = "\0array"
-"""Key of a running array of messages; no id of a client holds a NUL in front of this word."""
-_NOT_IN_BATCH = frozenset({"authenticate", "batch", "initialize", "subscriptions/listen"})
 
 _log = logging.getLogger(__name__)
+
+
+class _Array:
+    """Key of a running array of messages, which has no id of its own."""
+
+
+_Key = RequestId | _Array
 
 
 class LineTransport(Protocol):
@@ -79,11 +82,6 @@ class LineTransport(Protocol):
         ...
 
 
-class _BatchItem(msgspec.Struct):
-    method: str
-    params: msgspec.Raw = msgspec.Raw(b"")
-
-
 class _Token(msgspec.Struct):
     token: str
 
@@ -92,7 +90,6 @@ class _Cancelled(msgspec.Struct, rename="camel"):
     request_id: RequestId
 
 
-_BATCH = msgspec.json.Decoder(list[_BatchItem])
 _TOKEN = msgspec.json.Decoder(_Token)
 _CANCELLED = msgspec.json.Decoder(_Cancelled)
 
@@ -132,7 +129,7 @@ class LineConnection:
         self._session = LegacySession()
         self._era = StreamEra(kind, self._session)
         self._stamp = EnvelopeStamp()
-        self._running: dict[RequestId, asyncio.Task[None]] = {}
+        self._running: dict[_Key, asyncio.Task[None]] = {}
         self._listens: dict[RequestId, Stop] = {}
         self._unlisten: Stop | None = None
         self._out: list[bytes] = []
@@ -212,7 +209,9 @@ class LineConnection:
             lost = MeshError(
                 ErrorKind.LOST, "the gateway stops", data={"reason": "draining"}, retry_after_s=0.5
             )
-            self._send(codec.encode_error(request_id, lost))
+            self._send(
+                codec.encode_error(None if isinstance(request_id, _Array) else request_id, lost)
+            )
             task.cancel()
         self._drop_listens()
         self._flush()
@@ -243,7 +242,7 @@ class LineConnection:
         try:
             if codec.is_batch(data) and has(self._session.revision, Feature.BATCH_ARRAY):
                 self._gate.pace(self._clock.monotonic())
-                self._start(_ARRAY, self._array(data))
+                self._start(_Array(), self._array(data))
                 return
             message = codec.decode_message(data)
             if isinstance(message, Request):
@@ -264,7 +263,7 @@ class LineConnection:
         except MeshError as error:
             self._send(self._failed(request_id, error, request.method))
 
-    def _start(self, request_id: RequestId, work: Coroutine[object, object, bytes | None]) -> None:
+    def _start(self, request_id: _Key, work: Coroutine[object, object, bytes | None]) -> None:
         try:
             self._gate.enter()
         except MeshError:
@@ -273,7 +272,7 @@ class LineConnection:
         task = self._loop.create_task(self._run(request_id, work))
         self._running[request_id] = task
 
-    async def _run(self, request_id: RequestId, work: Awaitable[bytes | None]) -> None:
+    async def _run(self, request_id: _Key, work: Awaitable[bytes | None]) -> None:
         try:
             reply = await work
             if reply is not None:
@@ -291,16 +290,22 @@ class LineConnection:
             result = await self._serve(request)
             return None if result is None else codec.encode_response(request.id, result)
         except MeshError as error:
-            return self._failed(request.id, error, request.method)
-        except Exception:
+            modern = is_enveloped(request.params)
+            return self._failed(request.id, error, request.method, modern=modern)
+        except Exception:  # noqa: BLE001 - whatever fails, its request is answered
             _log.exception("a request failed")
             return self._failed(request.id, MeshError(ErrorKind.INTERNAL, "internal error"))
 
-    def _failed(self, request_id: RequestId | None, error: MeshError, method: str = "") -> bytes:
-        if self._era.modern:
-            peer = Peer.MODERN
-        else:
-            peer = Peer.LEGACY_TCP if self._tcp else Peer.LEGACY
+    def _failed(
+        self,
+        request_id: RequestId | None,
+        error: MeshError,
+        method: str = "",
+        *,
+        modern: bool = False,
+    ) -> bytes:
+        old = Peer.LEGACY_TCP if self._tcp else Peer.LEGACY
+        peer = Peer.MODERN if modern or self._era.modern else old
         return codec.encode_error(request_id, render_error(error, peer, method=method))
 
     # Requests -------------------------------------------------------------------------------
@@ -388,34 +393,13 @@ class LineConnection:
 
     async def _batch(self, request: Request) -> bytes:
         """``batch`` of earlier clients: ``{result}`` or ``{error}`` per item, in order."""
-        try:
-            items = _BATCH.decode(request.params)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            raise MeshError(
-                ErrorKind.PARAMS, 'params must be an array of {"method","params"}'
-            ) from None
-        if not 0 < len(items) <= BATCH_ITEMS_MAX:
-            raise MeshError(
-                ErrorKind.PARAMS, f"a batch holds 1 to {BATCH_ITEMS_MAX} calls, not {len(items)}"
-            )
-        places = asyncio.Semaphore(BATCH_AT_ONCE)
 
-        async def one(index: int, item: _BatchItem) -> bytes:
+        async def one(index: int, item: Item) -> bytes:
             inner = Request(item.method, index, item.params, request.tenant_id, request.user_id)
-            async with places:
-                try:
-                    self._gate.pace(self._clock.monotonic())
-                    if item.method in _NOT_IN_BATCH:
-                        raise MeshError(ErrorKind.REQUEST, f"{item.method} is not for batches")
-                    result = await self._serve(inner)
-                    return b'{"result":%b}' % (result or b"{}")
-                except MeshError as error:
-                    failed = render_error(error, Peer.LEGACY_TCP, method=item.method)
-                    return b'{"error":%b}' % codec.encode(failed)
+            self._gate.pace(self._clock.monotonic())
+            return await self._serve(inner) or b"{}"
 
-        async with asyncio.TaskGroup() as group:
-            tasks = [group.create_task(one(index, item)) for index, item in enumerate(items)]
-        return b"[" + b",".join(task.result() for task in tasks) + b"]"
+        return await run_batch(request.params, one)
 
     async def _array(self, data: bytes) -> bytes | None:
         """A JSON array of messages, for 2025-03-26 alone."""
@@ -428,17 +412,19 @@ class LineConnection:
             if isinstance(message, MeshError):
                 replies.append(self._failed(message.request_id, message))
             elif isinstance(message, Request):
-                try:
-                    if message.method == "initialize":
-                        raise MeshError(ErrorKind.REQUEST, "initialize is not for batches")
-                    self._gate.pace(self._clock.monotonic())
-                except MeshError as error:
-                    replies.append(self._failed(message.id, error))
-                else:
-                    replies.append(await self._answer(message) or b"")
+                replies.append(await self._array_item(message))
             elif isinstance(message, Notification):
                 self._notification(message)
-        return b"[" + b",".join(reply for reply in replies if reply) + b"]" if replies else None
+        return b"[" + b",".join(replies) + b"]" if replies else None
+
+    async def _array_item(self, request: Request) -> bytes:
+        try:
+            self._gate.pace(self._clock.monotonic())
+            if request.method in NOT_IN_BATCH:
+                raise MeshError(ErrorKind.REQUEST, f"{request.method} is not for batches")
+        except MeshError as error:
+            return self._failed(request.id, error)
+        return await self._answer(request) or codec.encode_response(request.id, b"{}")
 
     # Notifications --------------------------------------------------------------------------
 

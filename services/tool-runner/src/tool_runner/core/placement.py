@@ -22,7 +22,7 @@ class Placement(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     Attributes:
         holder: instance id of the runner whose child serves.
-        nonce: which process of that id; a restarted runner has the same id and no children.
+        nonce: ``{process}:{contender}``; a restarted runner has the same id and no children.
         leaving: the holder would rather have another runner take over.
         successor: nonce of the contender that is preparing to.
     """
@@ -58,13 +58,19 @@ def decide(record: Placement | None, *, me: str, nonce: str, absent: int) -> Mov
     """
     if record is None:
         return Move.CREATE
-    # Our own id: an earlier life of ours, dead with its children, or a write whose receipt
-    # got lost. Asking ourselves whether the holder lives would say yes for ever.
     if record.holder == me:
-        return Move.SEIZE
+        # An earlier life of ours, dead with its children, or a write whose receipt got lost;
+        # asking whether the holder lives would say yes for ever. But another contender of this
+        # very process has a child that is still ending.
+        mine = record.nonce == nonce or _process(record.nonce) != _process(nonce)
+        return Move.SEIZE if mine else Move.WAIT
     # Children die with their runner, so a runner that nobody finds has none.
     if absent >= ABSENT_PROBES:
         return Move.SEIZE
     if record.leaving and record.successor in {"", nonce}:
         return Move.SUCCEED
     return Move.WAIT
+
+
+def _process(nonce: str) -> str:
+    return nonce.partition(":")[0]

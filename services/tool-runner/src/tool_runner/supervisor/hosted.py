@@ -96,6 +96,7 @@ class HostedServer:
         self._legacy_until = 0.0
         self._tasks = Tasks(f"server {definition.name}", tasks_max=4)
         self._loop = asyncio.get_running_loop()
+        self._moved: asyncio.Future[None] = self._loop.create_future()
 
     @property
     def name(self) -> str:
@@ -147,12 +148,20 @@ class HostedServer:
         self.definition = definition
         self._again.set()
 
-    async def close(self, *, drain_s: float = 0.0) -> None:
-        """End the child; running calls may go on for ``drain_s``."""
+    async def close(self, *, drain_s: float = 0.0, at_once: bool = False) -> None:
+        """End the child; running calls may go on for ``drain_s``.
+
+        Args:
+            drain_s: seconds.
+            at_once: kill it; the server is no longer ours.
+        """
         if drain_s:
             await self._finish(drain_s)
         self._up.clear()
         upstream = self._upstream
+        for one in (self._candidate, upstream):
+            if one is not None and at_once:
+                one.kill()
         await self._tasks.close(_CLOSE_S)
         for one in (self._candidate, upstream):
             if one is not None:
@@ -258,8 +267,8 @@ class HostedServer:
         self._lists.clear()
         self.reason = ""
         self._publish(offer)
-        self._enter(ServerState.RUNNING)
         self._up.set()
+        self._enter(ServerState.RUNNING)
         self._settled.set()
         _log.info(
             "the server runs", extra={"server": self.name, "child": upstream.pid,
@@ -339,6 +348,8 @@ class HostedServer:
 
     def _enter(self, state: ServerState) -> None:
         self.state = state
+        moved, self._moved = self._moved, self._loop.create_future()
+        moved.set_result(None)
 
     # Calls
 
@@ -353,14 +364,11 @@ class HostedServer:
             self._settings.answer_s - (self._loop.time() - self._began),
         )
         if patience > 0 and self.state is ServerState.STARTING:
-            try:
-                async with asyncio.timeout(patience):
-                    await self._up.wait()
-            except TimeoutError:
-                pass
+            await asyncio.wait((self._moved,), timeout=patience)
         upstream = self._upstream
         if upstream is None or not self._up.is_set():
-            raise self._down("has not started yet", 1.0)
+            down = self.state in {ServerState.WAITING, ServerState.QUARANTINED}
+            raise self._down(f"is down ({self.reason})" if down else "has not started yet", 1.0)
         return upstream
 
     def _down(self, what: str, retry_s: float) -> MeshError:

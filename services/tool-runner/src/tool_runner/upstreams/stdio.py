@@ -139,6 +139,13 @@ class StdioUpstream:
         """See ``Upstream``."""
         return await asyncio.shield(self._ended)
 
+    def kill(self) -> None:
+        """End the whole group at once; ``close`` must still follow."""
+        self._closing = True
+        self._end("was stopped")
+        if self._child is not None:
+            self._children.kill(self._child)
+
     async def close(self) -> None:
         """See ``Upstream``: stdin closed, then SIGTERM, then SIGKILL for the whole group."""
         self._closing = True

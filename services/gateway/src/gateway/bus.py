@@ -1,0 +1,125 @@
+"""The gateway for NATS-native clients and the stdio edge: ``mesh.v1.{tenant}.gw.{method}``.
+
+A modern request comes in as any call on the bus does, so a bare NATS client needs no library of
+ours: one plain reply, or frames when it asks for them. The credential travels in a header; in
+development its absence means the demo principal, as at every edge.
+"""
+
+import asyncio
+
+from gateway.backend import Backend
+from gateway.core import eras
+from gateway.core.merge import ListKind
+from gateway.core.requests import ModernRequest
+from gateway.identity import Caller
+from mcp_proto import codec, subjects
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.jsonrpc import Request
+from mcp_proto.methods import is_known
+from mcp_proto.request_meta import check_envelope
+from mcp_proto.subjects import QUEUE
+from mcp_proto.versions import MODERN
+from mesh_chassis.bus.connection import Bus
+from mesh_chassis.bus.endpoint import Call, Endpoint
+
+__all__ = ["CREDENTIAL_HEADER", "BusEdge"]
+
+CREDENTIAL_HEADER = "Mesh-Credential"
+"""A key or token; never forwarded to a server."""
+LISTEN_QUEUE_MAX = 64
+
+
+class BusEdge:
+    """Serves ``gw`` subjects of every tenant."""
+
+    def __init__(self, bus: Bus, backend: Backend, *, slots: int) -> None:
+        self._backend = backend
+        self.endpoint = Endpoint(
+            bus,
+            subject=subjects.gateway(subjects.ANY, subjects.REST),
+            queue=QUEUE,
+            handler=self._serve,
+            slots=slots,
+            name="gw",
+        )
+
+    async def _serve(self, call: Call) -> bytes:
+        message = codec.decode_message(call.payload)
+        if not isinstance(message, Request):
+            raise MeshError(ErrorKind.REQUEST, "expected a request")
+        if call.subject.method != message.method:
+            raise MeshError(ErrorKind.HEADER_MISMATCH, "the subject does not match the method")
+        if call.envelope.method not in {"", message.method}:
+            raise MeshError(ErrorKind.HEADER_MISMATCH, "header Mcp-Method does not match")
+        meta = check_envelope(message.params)
+        tenant = call.subject.tenant
+        credential = call.headers.get(CREDENTIAL_HEADER, "")
+        caller = self._backend.known(credential, tenant)
+        if caller is None:
+            caller = await self._backend.caller(credential, tenant)
+        if caller.tenant != tenant:
+            raise MeshError(
+                ErrorKind.DENIED,
+                "the credential is not for the tenant of the subject",
+                data={"missing": "membership of the tenant"},
+            )
+        eras.check_claims(message, tenant=caller.tenant, principal=caller.principal)
+        if not is_known(message.method, MODERN):
+            raise MeshError(ErrorKind.METHOD, "method not found")
+        if message.method == "subscriptions/listen":
+            return await self._listen(call, message, caller)
+        request = ModernRequest(
+            message.method, message.params, meta, "bus", max(0.0, call.remaining_s)
+        )
+        notices = _Notices(call)
+        result = await self._backend.dispatch(request, caller, notices.put)
+        await notices.done()
+        return codec.encode_response(message.id, result)
+
+    async def _listen(self, call: Call, request: Request, caller: Caller) -> bytes:
+        """Notices as frames until the caller cancels or its time is over; then the result."""
+        wanted = eras.listen_filter(request.params)
+        queue: asyncio.Queue[bytes] = asyncio.Queue(LISTEN_QUEUE_MAX)
+
+        def changed(kinds: frozenset[ListKind]) -> None:
+            for notice in eras.notices(kinds, wanted, request.id):
+                if not queue.full():
+                    queue.put_nowait(notice)
+
+        stop = self._backend.listen(caller, changed)
+        try:
+            await call.emit(eras.acknowledged(wanted, request.id))
+            async with asyncio.timeout(max(0.0, call.remaining_s - 1.0)):
+                while True:
+                    await call.emit(await queue.get())
+        except TimeoutError:
+            return codec.encode_response(request.id, eras.listen_result(request.id))
+        finally:
+            stop()
+
+
+class _Notices:
+    """Notifications of a running request, in order, as frames."""
+
+    def __init__(self, call: Call) -> None:
+        self._call = call
+        self._queue: list[bytes] = []
+        self._task: asyncio.Task[None] | None = None
+
+    def put(self, notice: bytes) -> None:
+        """Queue one; a caller that asked for one plain reply gets none."""
+        if not self._call.frames or len(self._queue) >= LISTEN_QUEUE_MAX:
+            return
+        self._queue.append(notice)
+        if self._task is None:
+            self._task = asyncio.get_running_loop().create_task(self._emit())
+
+    async def _emit(self) -> None:
+        while self._queue:
+            await self._call.emit(self._queue.pop(0))
+        self._task = None
+
+    async def done(self) -> None:
+        """Wait until all are sent: no frame may follow the answer."""
+        if self._task is not None:
+            await self._task

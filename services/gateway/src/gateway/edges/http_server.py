@@ -1,0 +1,282 @@
+"""The HTTP listener: uvicorn's protocol with the limits that a public socket needs.
+
+Only uvicorn's connection class is used, not its server: the process has one loop, one set of
+signal handlers and one drain, and they are the chassis'. Added to each connection are caps by
+source, time limits for headers and for readers that do not read, size limits for header blocks,
+and a state that lets the application hear at once that its client is gone.
+"""
+
+import asyncio
+import logging
+import ssl
+from collections.abc import Callable
+from typing import Any
+
+from uvicorn.config import Config
+from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
+from uvicorn.server import ServerState
+
+from gateway.config import HttpConfig, LimitsConfig
+from gateway.edges.admission import EdgeGate, Gate
+from mcp_proto.codec import encode_error
+from mcp_proto.errors import ErrorKind, MeshError
+
+__all__ = ["HttpConnection", "HttpServer"]
+
+HEADER_BYTES_MAX = 16 * 1024
+HEADER_FIELDS_MAX = 100
+"""Bounds of one header block, request line included; above them: 431."""
+KEEP_ALIVE_MAX_S = 75
+LINGER_S = 0.2
+BACKLOG = 1_024
+STATE = "mesh.connection"
+"""Key of the ``HttpConnection`` in the ASGI scope."""
+
+_log = logging.getLogger(__name__)
+
+
+class HttpConnection:
+    """What the application knows of a connection.
+
+    Attributes:
+        gate: its limits.
+        on_lost: called once when it is gone; set for the length of one request.
+        source: address of the client.
+    """
+
+    __slots__ = ("gate", "lost", "on_lost", "source")
+
+    def __init__(self, gate: Gate, source: str) -> None:
+        self.gate = gate
+        self.source = source
+        self.lost = False
+        self.on_lost: Callable[[], object] | None = None
+
+
+class _Protocol(HttpToolsProtocol):
+    """One connection."""
+
+    edge: "HttpServer"
+
+    def __init__(self, edge: "HttpServer") -> None:
+        super().__init__(edge.uvicorn, edge.state, {}, asyncio.get_running_loop())
+        self.edge = edge
+        self._mesh: HttpConnection | None = None
+        self._header_bytes = 0
+        self._in_headers = True
+        self._header_timer: asyncio.TimerHandle | None = None
+        self._stall_timer: asyncio.TimerHandle | None = None
+
+    def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
+        super().connection_made(transport)
+        source = self.client[0] if self.client else ""
+        try:
+            self._mesh = HttpConnection(self.edge.gate.connect(source), source)
+        except MeshError as error:
+            self._answer(503, encode_error(None, error), retry_after_s=error.retry_after_s)
+            return
+        self._arm_headers(self.edge.limits.first_byte_s)
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        super().connection_lost(exc)
+        for timer in (self._header_timer, self._stall_timer):
+            if timer is not None:
+                timer.cancel()
+        mesh = self._mesh
+        if mesh is not None:
+            self._mesh = None
+            mesh.lost = True
+            self.edge.gate.disconnect(mesh.gate)
+            if mesh.on_lost is not None:
+                mesh.on_lost()
+
+    def data_received(self, data: bytes) -> None:
+        if self._mesh is None or self.transport.is_closing():
+            return
+        super().data_received(data)
+        if self._in_headers and self._header_timer is None:
+            self._arm_headers(self.edge.limits.header_s)
+
+    def on_message_begin(self) -> None:
+        super().on_message_begin()
+        self.scope[STATE] = self._mesh  # type: ignore[typeddict-unknown-key]
+        self._in_headers = True
+        self._header_bytes = 0
+        if self._header_timer is not None:
+            # Armed for the first byte; from here the block as a whole has its own limit.
+            self._header_timer.cancel()
+            self._header_timer = None
+
+    def on_url(self, url: bytes) -> None:
+        self._count(len(url))
+        super().on_url(url)
+
+    def on_header(self, name: bytes, value: bytes) -> None:
+        self._count(len(name) + len(value) + 4)
+        if len(self.headers) >= HEADER_FIELDS_MAX:
+            raise _HeadersTooLargeError
+        super().on_header(name, value)
+
+    def on_headers_complete(self) -> None:
+        self._in_headers = False
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+            self._header_timer = None
+        super().on_headers_complete()
+        if self.edge.draining():
+            self.cycle.keep_alive = False
+
+    def _count(self, size: int) -> None:
+        self._header_bytes += size
+        if self._header_bytes > HEADER_BYTES_MAX:
+            raise _HeadersTooLargeError
+
+    def send_400_response(self, msg: str) -> None:
+        cycle = self.cycle
+        if cycle is not None and cycle.response_started and not cycle.response_complete:
+            self.transport.abort()  # half an answer is out: another status would be read as body
+            return
+        large = self._header_bytes > HEADER_BYTES_MAX or (
+            self.headers is not None and len(self.headers) >= HEADER_FIELDS_MAX
+        )
+        kind, status = (ErrorKind.TOO_LARGE, 431) if large else (ErrorKind.REQUEST, 400)
+        text = "the header block is too large" if large else "not a valid HTTP request"
+        self._answer(status, encode_error(None, MeshError(kind, text)))
+
+    def pause_writing(self) -> None:
+        super().pause_writing()
+        self._stall_timer = self.loop.call_later(self.edge.limits.body_s, self._stalled)
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if self._stall_timer is not None:
+            self._stall_timer.cancel()
+            self._stall_timer = None
+
+    def _stalled(self) -> None:
+        _log.info("a client does not read its answer and is cut")
+        self.transport.abort()
+
+    def _arm_headers(self, seconds: float) -> None:
+        self._header_timer = self.loop.call_later(seconds, self._headers_late)
+
+    def _headers_late(self) -> None:
+        self._header_timer = None
+        if self.transport.is_closing():
+            return
+        if self.cycle is not None and not self.cycle.response_complete:
+            self.transport.abort()
+            return
+        error = MeshError(ErrorKind.REQUEST, "the header block was not complete in time")
+        self._answer(408, encode_error(None, error))
+
+    def _answer(self, status: int, body: bytes, *, retry_after_s: float | None = None) -> None:
+        head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
+        retry = b"" if retry_after_s is None else b"retry-after: %d\r\n" % max(1, retry_after_s)
+        self.transport.write(STATUS_LINE[status] + head % len(body) + retry + b"\r\n" + body)
+        self.transport.close()
+
+
+class _HeadersTooLargeError(Exception):
+    """Ends the parse of a header block."""
+
+
+class HttpServer:
+    """Listens, and drains without losing a request.
+
+    Args:
+        config: table ``[http]``.
+        limits: table ``[limits]``.
+        app: ASGI application; finds its ``HttpConnection`` in the scope.
+        draining: whether the process is about to stop: answers then end their connection, so
+            that clients come back elsewhere before the listener closes.
+    """
+
+    def __init__(
+        self,
+        config: HttpConfig,
+        limits: LimitsConfig,
+        app: Any,
+        *,
+        draining: Callable[[], bool],
+    ) -> None:
+        self._config = config
+        self.limits = limits
+        self.draining = draining
+        self.gate = EdgeGate(limits)
+        self.state = ServerState()
+        self.uvicorn = Config(
+            app,
+            interface="asgi3",
+            http="httptools",
+            ws="none",
+            lifespan="off",
+            loop="none",
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            date_header=False,
+            timeout_keep_alive=int(min(limits.idle_s, KEEP_ALIVE_MAX_S)) or 1,
+        )
+        self.uvicorn.load()
+        self._server: asyncio.Server | None = None
+
+    @property
+    def port(self) -> int:
+        """Port that is listened on."""
+        assert self._server is not None
+        return int(self._server.sockets[0].getsockname()[1])
+
+    async def start(self) -> None:
+        """Listen.
+
+        Raises:
+            OSError: the address cannot be listened on.
+        """
+        self._server = await asyncio.get_running_loop().create_server(
+            lambda: _Protocol(self),
+            self._config.host,
+            self._config.port,
+            ssl=_tls(self._config),
+            backlog=BACKLOG,
+        )
+        _log.info("http edge listens", extra={"host": self._config.host, "port": self.port})
+
+    async def stop(self, timeout_s: float) -> None:
+        """Close the listener, finish what runs, close connections.
+
+        Args:
+            timeout_s: longest wait for running requests; then they are cancelled.
+        """
+        if self._server is not None:
+            self._server.close()
+            # Connections the kernel had accepted are still served.
+            await asyncio.sleep(LINGER_S)
+        for connection in tuple(self.state.connections):
+            connection.shutdown()
+        tasks = tuple(self.state.tasks)
+        if tasks:
+            _, late = await asyncio.wait(tasks, timeout=timeout_s)
+            for task in late:
+                task.cancel()
+            if late:
+                await asyncio.wait(late, timeout=1.0)
+        for connection in tuple(self.state.connections):
+            if connection.transport is not None:
+                connection.transport.close()
+        for _ in range(50):
+            if not self.state.connections:
+                return
+            await asyncio.sleep(0.01)
+        for connection in tuple(self.state.connections):
+            connection.transport.abort()
+
+
+def _tls(config: HttpConfig) -> ssl.SSLContext | None:
+    if not config.tls_cert_file:
+        return None
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    context.load_cert_chain(config.tls_cert_file, config.tls_key_file)
+    return context

@@ -1,0 +1,184 @@
+"""`POST /mcp` of revision 2026-07-28: stateless, every request carries its context.
+
+The checks stand in the order of the specification's ladder, and each has its status: clients and
+the conformance suite tell the rungs apart.
+"""
+
+import asyncio
+
+from gateway.backend import HttpBackend
+from gateway.core import eras, httprules, paramheaders
+from gateway.core.merge import ListKind
+from gateway.core.requests import ModernRequest, text_member
+from gateway.edges.exchange import Exchange
+from gateway.edges.sse import LateReply
+from gateway.edges.streams import ListStream
+from gateway.identity import Caller
+from mcp_proto import codec
+from mcp_proto.convert.errors import Peer, http_status
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.header_values import decode_value
+from mcp_proto.jsonrpc import Notification, Request, RequestId
+from mcp_proto.members import pick
+from mcp_proto.methods import is_known, routing_member
+from mcp_proto.request_meta import meta_of
+from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
+from mcp_proto.versions import MODERN
+from mesh_chassis.clock import monotonic
+
+__all__ = ["ModernHttp"]
+
+
+class ModernHttp:
+    """Serves modern requests."""
+
+    def __init__(self, backend: HttpBackend) -> None:
+        self._backend = backend
+        self._listens: dict[ListStream, RequestId] = {}
+
+    async def post(self, exchange: Exchange, caller: Caller, body: bytes, version: str) -> None:
+        """Answer one POST.
+
+        Args:
+            exchange: the request.
+            caller: checked.
+            body: whole.
+            version: the header ``MCP-Protocol-Version``.
+        """
+        try:
+            message = codec.decode_message(body)
+            if isinstance(message, Notification):
+                if version != MODERN:
+                    raise _not_served(version)
+                await exchange.answer(202)
+                return
+            if not isinstance(message, Request):
+                raise MeshError(ErrorKind.REQUEST, "nothing was asked of this client")
+        except MeshError as error:
+            status = error.http_status if error.kind is ErrorKind.TOO_LARGE else 400
+            await exchange.answer(status, codec.encode_error(error.request_id, error))
+            return
+        try:
+            caller, meta = await self._climb(exchange, caller, message, version)
+            exchange.connection.gate.pace(monotonic())
+            if message.method == "subscriptions/listen":
+                await self._listen(exchange, caller, message)
+                return
+            exchange.connection.gate.enter()
+        except MeshError as error:
+            await exchange.answer(
+                http_status(error, Peer.MODERN), codec.encode_error(message.id, error)
+            )
+            return
+        try:
+            await self._run(exchange, caller, message, meta)
+        finally:
+            exchange.connection.gate.leave()
+
+    async def _climb(
+        self, exchange: Exchange, caller: Caller, request: Request, version: str
+    ) -> tuple[Caller, Meta]:
+        """Rungs 8 to 12 of the ladder."""
+        meta = meta_of(request.params)
+        _check_complete(meta)
+        _check_headers(exchange.heads, request, meta, version)
+        if meta.protocol_version != MODERN:
+            raise _not_served(meta.protocol_version or "")
+        if isinstance(request.tenant_id, str):
+            credential = httprules.bearer(exchange.heads.get(b"authorization"))
+            caller = await self._backend.caller(credential, request.tenant_id)
+        if isinstance(request.tenant_id, str) or isinstance(request.user_id, str):
+            eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
+        if request.method == "tools/call":
+            rules = self._backend.param_headers(caller, text_member(request.params, "name"))
+            if rules:
+                arguments = pick(request.params, "arguments").get("arguments", b"")
+                paramheaders.check(rules, arguments, httprules.param_values(exchange.heads))
+        if not is_known(request.method, MODERN):
+            raise MeshError(ErrorKind.METHOD, "method not found")
+        return caller, meta
+
+    async def _run(self, exchange: Exchange, caller: Caller, request: Request, meta: Meta) -> None:
+        reply = LateReply(exchange.send, streams=True, headers=exchange.cors)
+        task = asyncio.current_task()
+        assert task is not None
+        # A closed response is the cancel of this era.
+        exchange.connection.on_lost = task.cancel
+        asked = exchange.heads.get(b"mesh-timeout-ms", b"")
+        timeout_s = int(asked[:9]) / 1000 if asked.isdigit() else 0.0
+        modern = ModernRequest(request.method, request.params, meta, "http", timeout_s)
+        try:
+            result = await self._backend.dispatch(modern, caller, reply.notice)
+            status, answer = 200, codec.encode_response(request.id, result)
+        except MeshError as error:
+            status = http_status(error, Peer.MODERN)
+            answer = codec.encode_error(request.id, error)
+        except asyncio.CancelledError:
+            await reply.abandon()
+            raise
+        finally:
+            exchange.connection.on_lost = None
+        await reply.finish(status, answer)
+
+    async def _listen(self, exchange: Exchange, caller: Caller, request: Request) -> None:
+        wanted = eras.listen_filter(request.params)
+
+        def changed(kinds: frozenset[ListKind]) -> None:
+            for notice in eras.notices(kinds, wanted, request.id):
+                stream.events.push(notice)
+
+        stream = ListStream(self._backend, exchange, caller, changed)
+        stream.events.push(eras.acknowledged(wanted, request.id), must=True)
+        self._listens[stream] = request.id
+        try:
+            await stream.run()
+        finally:
+            del self._listens[stream]
+
+    def end_streams(self) -> None:
+        """End every listen with its result."""
+        for stream, request_id in self._listens.items():
+            result = codec.encode_response(request_id, eras.listen_result(request_id))
+            stream.events.push(result, must=True)
+            stream.events.end()
+
+
+def _check_complete(meta: Meta) -> None:
+    if meta.protocol_version is None:
+        raise MeshError(ErrorKind.PARAMS, f"_meta must carry {PROTOCOL_VERSION}")
+    if bytes(memoryview(meta.client_capabilities)[:1]) != b"{":
+        raise MeshError(ErrorKind.PARAMS, f"_meta must carry the object {CLIENT_CAPABILITIES}")
+    if bytes(memoryview(meta.client_info)[:1]) not in {b"{", b""}:
+        raise MeshError(ErrorKind.PARAMS, "clientInfo in _meta must be an object")
+
+
+def _check_headers(heads: dict[bytes, bytes], request: Request, meta: Meta, version: str) -> None:
+    if version != meta.protocol_version:
+        raise _mismatch("MCP-Protocol-Version", "the protocol version in _meta")
+    method = heads.get(b"mcp-method")
+    if method is None or method.decode("latin-1") != request.method:
+        raise _mismatch("Mcp-Method", "the method")
+    member = routing_member(request.method)
+    if member is None:
+        return
+    name = heads.get(b"mcp-name")
+    try:
+        agrees = name is not None and decode_value(name.decode("latin-1")) == text_member(
+            request.params, member
+        )
+    except ValueError:
+        agrees = False
+    if not agrees:
+        raise _mismatch("Mcp-Name", f"params.{member}")
+
+
+def _mismatch(header: str, what: str) -> MeshError:
+    return MeshError(ErrorKind.HEADER_MISMATCH, f"header {header} does not match {what}")
+
+
+def _not_served(version: str) -> MeshError:
+    return MeshError(
+        ErrorKind.VERSION,
+        "unsupported protocol version",
+        data={"supported": [MODERN.value], "requested": version[:64]},
+    )

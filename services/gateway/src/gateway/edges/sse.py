@@ -1,0 +1,184 @@
+"""Server-sent events, and the choice between them and one JSON answer.
+
+The choice is made as late as possible: an answer is JSON with its real status unless a
+notification comes first or 15 seconds pass. Then the stream begins, and the answer is its last
+event. No event ids: they would promise a replay that an edge that may die cannot keep.
+"""
+
+import asyncio
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+
+__all__ = ["KEEP_ALIVE_S", "EventStream", "LateReply", "Send", "respond"]
+
+Message = Mapping[str, object]
+Send = Callable[[Message], Awaitable[None]]
+Headers = Iterable[tuple[bytes, bytes]]
+
+KEEP_ALIVE_S = 15.0
+"""Silence after which a comment is sent, and after which a waiting answer becomes a stream."""
+QUEUED_MAX = 1_000
+QUEUED_MAX_BYTES = 4 * 1024 * 1024
+"""Notifications waiting for a slow reader; further ones are dropped, the answer never is."""
+
+_STREAM = (
+    (b"content-type", b"text/event-stream"),
+    (b"cache-control", b"no-cache, no-transform"),
+    (b"x-accel-buffering", b"no"),
+)
+
+
+async def respond(
+    send: Send,
+    status: int,
+    body: bytes = b"",
+    headers: Headers = (),
+    *,
+    kind: bytes = b"application/json",
+) -> None:
+    """One whole answer; the content type is left out when it is empty."""
+    sent = [(b"content-length", b"%d" % len(body)), *headers]
+    if body:
+        sent.append((b"content-type", kind))
+    await send({"type": "http.response.start", "status": status, "headers": sent})
+    await send({"type": "http.response.body", "body": body})
+
+
+def event(message: bytes) -> bytes:
+    """One JSON-RPC message as an event; raw line breaks of its JSON become blanks."""
+    if b"\n" in message or b"\r" in message:
+        message = message.replace(b"\r", b" ").replace(b"\n", b" ")
+    return b"event: message\ndata: " + message + b"\n\n"
+
+
+class EventStream:
+    """An open stream: events in, bytes out, comments in between."""
+
+    def __init__(self, send: Send, headers: Headers = ()) -> None:
+        self._send = send
+        self._headers = tuple(headers)
+        self._queue: list[bytes] = []
+        self._queued_bytes = 0
+        self._wake = asyncio.Event()
+        self._ended = False
+
+    def push(self, message: bytes, *, must: bool = False) -> None:
+        """Queue one message; ``must`` = never dropped."""
+        if self._ended:
+            return
+        if not must and (len(self._queue) >= QUEUED_MAX or self._queued_bytes > QUEUED_MAX_BYTES):
+            return
+        data = event(message)
+        self._queue.append(data)
+        self._queued_bytes += len(data)
+        self._wake.set()
+
+    def end(self) -> None:
+        """End after what is queued."""
+        self._ended = True
+        self._wake.set()
+
+    def wake(self) -> None:
+        """Let ``run`` look around (``check``)."""
+        self._wake.set()
+
+    async def run(self, check: Callable[[], Awaitable[bool]] | None = None) -> None:
+        """Send until the end.
+
+        Args:
+            check: asked whenever the stream wakes; False ends it.
+        """
+        start = {"type": "http.response.start", "status": 200}
+        await self._send({**start, "headers": [*_STREAM, *self._headers]})
+        await self._send({"type": "http.response.body", "body": b"", "more_body": True})
+        loop = asyncio.get_running_loop()
+        while True:
+            if not self._queue and not self._ended:
+                timer = loop.call_later(KEEP_ALIVE_S, self._comment)
+                try:
+                    await self._wake.wait()
+                finally:
+                    timer.cancel()
+            self._wake.clear()
+            if check is not None and not self._ended and not await check():
+                self.end()
+            queue, self._queue, self._queued_bytes = self._queue, [], 0
+            if queue:
+                body = b"".join(queue)
+                await self._send({"type": "http.response.body", "body": body, "more_body": True})
+            if self._ended and not self._queue:
+                await self._send({"type": "http.response.body", "body": b""})
+                return
+
+    def _comment(self) -> None:
+        self._queue.append(b": keep-alive\n\n")
+        self._wake.set()
+
+
+class LateReply:
+    """The answer to one request, as JSON or as a stream.
+
+    Args:
+        send: of the ASGI request.
+        streams: whether the client takes a stream.
+        headers: put on the answer.
+    """
+
+    __slots__ = ("_headers", "_send", "_stream", "_task", "_timer", "streams")
+
+    def __init__(self, send: Send, *, streams: bool, headers: Headers = ()) -> None:
+        self._send = send
+        self._headers = headers
+        self.streams = streams
+        self._stream: EventStream | None = None
+        self._task: asyncio.Task[None] | None = None
+        self._timer: asyncio.TimerHandle | None = None
+        if streams:
+            self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self.begin)
+
+    def add_header(self, name: bytes, value: bytes) -> None:
+        """Put one more header on the answer; only before it begins."""
+        self._headers = (*self._headers, (name, value))
+
+    def begin(self) -> None:
+        """Answer with a stream from now on."""
+        self._begin()
+
+    def _begin(self) -> EventStream:
+        if self._stream is None:
+            if self._timer is not None:
+                self._timer.cancel()
+                self._timer = None
+            self._stream = EventStream(self._send, self._headers)
+            # Owned here: ``finish`` and ``abandon`` await it.
+            self._task = asyncio.get_running_loop().create_task(self._stream.run())
+        return self._stream
+
+    def notice(self, message: bytes) -> None:
+        """A notification of the request: the answer becomes a stream."""
+        if self.streams:
+            self._begin().push(message)
+
+    async def finish(self, status: int, body: bytes) -> None:
+        """The answer itself."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._stream is None or self._task is None:
+            await respond(self._send, status, body, self._headers)
+            return
+        self._stream.push(body, must=True)
+        self._stream.end()
+        await self._task
+
+    async def drop(self) -> None:
+        """There is nothing to answer with: somebody else does."""
+        await self.abandon()
+
+    async def abandon(self) -> None:
+        """The client is gone: send nothing more."""
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])

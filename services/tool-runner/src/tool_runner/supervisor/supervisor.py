@@ -1,0 +1,250 @@
+"""The set of wanted servers, from configuration and ``mesh_servers``, and a keeper for each."""
+
+import asyncio
+import logging
+from collections.abc import Awaitable, Callable, Iterable
+
+import msgspec
+from mcp_proto import buckets
+from mcp_proto.contracts.registry import Catalog, ServerDefinition
+from mcp_proto.errors import MeshError
+from mcp_proto.ids import is_server_name, is_tenant_id
+from mcp_proto.subjects import PLATFORM
+from mesh_chassis.bucket import KV
+from mesh_chassis.bus.connection import Bus
+from mesh_chassis.tasks import Tasks
+
+from tool_runner.registration import Registration
+from tool_runner.store import DefinitionWatch, PlacementStore
+from tool_runner.supervisor.hosted import HostedServer, HostSettings
+from tool_runner.supervisor.keeper import Keeper, Served, Surroundings
+from tool_runner.supervisor.probes import Probes
+from tool_runner.upstreams.children import Children
+
+__all__ = ["ServerView", "Supervisor", "definition_problem"]
+
+Pair = tuple[str, str]
+
+_log = logging.getLogger(__name__)
+_KEYS_S = 2.0
+
+
+class ServerView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """One server as this runner sees it, for discovery, health and ``mesh doctor``."""
+
+    tenant: str
+    server: str
+    state: str
+    reason: str = ""
+    pid: int = 0
+    restarts: int = 0
+    inflight: int = 0
+    breaker: str = "closed"
+    log: tuple[str, ...] = ()
+
+
+def definition_problem(definition: ServerDefinition, reserved: Iterable[str]) -> str | None:
+    """Why a definition cannot be run, as public text; None when it can."""
+    if not is_server_name(definition.name):
+        return f"{definition.name!r} is no server name"
+    if definition.name in reserved:
+        return f"the name {definition.name} belongs to a native toolset"
+    if definition.tenant != PLATFORM and not is_tenant_id(definition.tenant):
+        return f"{definition.tenant!r} is no tenant"
+    if definition.transport != "stdio":
+        return f"transport {definition.transport!r} does not exist here"
+    if not definition.command:
+        return "it has no command"
+    if definition.concurrency < 1 or definition.timeout_s <= 0:
+        return "concurrency and timeout_s must be positive"
+    return None
+
+
+class Supervisor:
+    """Starts, moves and stops upstream servers.
+
+    Args:
+        bus: connected.
+        configured: ``[[mcp_servers]]``.
+        reserved: names of native toolsets.
+        children: child processes of this runner.
+        settings: how servers are hosted.
+        serve: begins to take calls for a hosted server.
+        registration: tells the registry.
+        servers_max: servers held at once.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        *,
+        configured: Iterable[ServerDefinition],
+        reserved: Iterable[str],
+        children: Children,
+        settings: HostSettings,
+        serve: Callable[[HostedServer], Awaitable[Served]],
+        registration: Registration,
+        servers_max: int,
+    ) -> None:
+        self._bus = bus
+        self._configured = {(one.tenant, one.name): one for one in configured}
+        self._reserved = frozenset(reserved)
+        self._children = children
+        self._settings = settings
+        self._serve = serve
+        self._registration = registration
+        self._servers_max = servers_max
+        self._definitions = DefinitionWatch(self._nudge)
+        self._store: PlacementStore | None = None
+        self._around: Surroundings | None = None
+        self._keepers: dict[Pair, tuple[Keeper, asyncio.Task[None]]] = {}
+        self._nudged = asyncio.Event()
+        self._draining = False
+        self._problems: dict[Pair, str] = {}
+        self._tasks = Tasks("supervisor")
+
+    @property
+    def held(self) -> int:
+        """Servers this runner holds."""
+        return sum(keeper.holds for keeper, _ in self._keepers.values())
+
+    def views(self, *, log_lines: int = 0) -> list[ServerView]:
+        """Every wanted server that cannot run or is held here."""
+        views = [
+            ServerView(tenant=tenant, server=name, state="refused", reason=problem)
+            for (tenant, name), problem in self._problems.items()
+        ]
+        for (tenant, name), (keeper, _) in self._keepers.items():
+            hosted = keeper.hosted
+            if hosted is not None:
+                views.append(
+                    ServerView(
+                        tenant=tenant,
+                        server=name,
+                        state=hosted.state.value,
+                        reason=hosted.reason,
+                        pid=hosted.pid,
+                        restarts=hosted.restarts,
+                        inflight=hosted.inflight,
+                        breaker=hosted.breaker_state,
+                        log=tuple(hosted.log_tail(log_lines)) if log_lines else (),
+                    )
+                )
+        return views
+
+    async def start(self) -> None:
+        """Begin; does not wait for the buckets, native tools need none of them."""
+        self._tasks.spawn(self._run(), name="supervise")
+
+    async def drain(self, *, handover: bool) -> None:
+        """Give every server up, all at once, to other runners where there are any."""
+        self._draining = True
+        others = handover and await self._others()
+        await asyncio.gather(
+            *(keeper.leave(handover=others) for keeper, _ in self._keepers.values())
+        )
+        running = [task for _, task in self._keepers.values() if not task.done()]
+        if running:
+            await asyncio.wait(running, timeout=_LEAVE_S)
+
+    async def close(self) -> None:
+        """Stop everything that is left, and every child."""
+        self._draining = True
+        await self._tasks.close()
+        for keeper, _ in self._keepers.values():
+            await keeper.close()
+        await self._definitions.stop()
+        if self._store is not None:
+            await self._store.close()
+        await self._children.close()
+
+    async def _run(self) -> None:
+        self._store = await PlacementStore.open(self._bus)
+        self._around = self._surroundings(self._store)
+        self._tasks.spawn(self._definitions.start(self._bus), name="definitions")
+        while True:
+            self._nudged.clear()
+            await self._reconcile()
+            await self._nudged.wait()
+
+    def _surroundings(self, store: PlacementStore) -> Surroundings:
+        def host(
+            definition: ServerDefinition, on_catalog: Callable[[Catalog], None]
+        ) -> HostedServer:
+            return HostedServer(definition, self._children, self._settings, on_catalog)
+
+        return Surroundings(
+            bus=self._bus,
+            store=store,
+            probes=Probes(self._bus),
+            host=host,
+            serve=self._serve,
+            held=lambda: self.held,
+            room=lambda: not self._draining and self.held < self._servers_max,
+            offer=self._registration.offer,
+            forget=self._registration.forget,
+        )
+
+    def _nudge(self) -> None:
+        self._nudged.set()
+
+    def _wanted(self) -> dict[Pair, ServerDefinition]:
+        """Definitions to run. One added at run time is the same for all runners, so it wins."""
+        wanted = {
+            pair: msgspec.structs.replace(
+                one, generation=one.generation + self._definitions.restarts.get(pair, 0)
+            )
+            for pair, one in self._configured.items()
+        }
+        wanted.update(self._definitions.definitions)
+        self._problems = {}
+        for pair, definition in list(wanted.items()):
+            problem = definition_problem(definition, self._reserved)
+            if problem is not None:
+                self._problems[pair] = problem
+                _log.error("server not run: %s", problem, extra={"server": pair[1]})
+            if problem is not None or not definition.enabled:
+                del wanted[pair]
+        return wanted
+
+    async def _reconcile(self) -> None:
+        if self._draining or self._around is None:
+            return
+        wanted = self._wanted()
+        for pair in [pair for pair in self._keepers if pair not in wanted]:
+            await self._retire(pair)
+        for pair, definition in wanted.items():
+            known = self._keepers.get(pair)
+            if known is None:
+                keeper = Keeper(definition, self._around)
+                task = self._tasks.spawn(keeper.run(), name="keeper")
+                self._keepers[pair] = (keeper, task)
+            elif known[0].definition != definition:
+                known[0].change(definition)
+
+    async def _retire(self, pair: Pair) -> None:
+        """A server that is no longer wanted: end it here, and forget its catalogue."""
+        keeper, task = self._keepers.pop(pair)
+        held = keeper.holds
+        await keeper.leave(handover=False)
+        done, _ = await asyncio.wait([task], timeout=_RETIRE_S)
+        if not done:
+            task.cancel()
+            await asyncio.wait([task])
+        await keeper.close()
+        if held:
+            await self._registration.remove(*pair)
+
+    async def _others(self) -> bool:
+        """Whether another runner lives that could take over."""
+        try:
+            async with asyncio.timeout(_KEYS_S):
+                keys = await KV.bind(self._bus, buckets.INSTANCES).keys(f"{self._bus.service}.")
+        except (MeshError, TimeoutError):
+            return False
+        own = buckets.key(self._bus.service, self._bus.instance)
+        return any(key != own for key in keys)
+
+
+_LEAVE_S = 22.0
+_RETIRE_S = 25.0
