@@ -1,8 +1,10 @@
 """The registry on a real broker, under its own rights: registration, events, definitions."""
 
 import asyncio
+import shutil
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -318,6 +320,43 @@ async def test_only_operators_may_administer(mesh: Mesh, connect_bus) -> None:
             Put(tenant="_", server="x", instance="gateway-1", hash="0" * 64),
             timeout_s=0.3,
         )
+
+
+async def test_everything_comes_back_when_the_broker_lost_its_disk(
+    mesh: Mesh, broker, connect_bus, tmp_path: Path
+) -> None:
+    gateway = await connect_bus("gateway", "gateway-1")
+    seen: dict[str, Catalog] = {}
+    watch = await watched(gateway, seen)
+    one = catalog()
+    await mesh.put(one)
+    await broker.kill()
+    shutil.rmtree(tmp_path / "broker" / "jetstream")
+    await broker.start()
+
+    async def known_again() -> bool:
+        # What a runner does after a reconnect: the hash first, the body when asked for.
+        try:
+            if not (await mesh.put(one, body=False)).known:
+                await mesh.put(one)
+        except MeshError:
+            return False
+        return seen.get("notes") == one and await stored()
+
+    async def stored() -> bool:
+        return await (await KV.open(mesh.operator, buckets.CATALOG)).get("acme.notes") is not None
+
+    await eventually(known_again, timeout_s=15)
+
+    async def streams() -> bool:
+        try:
+            reply = await mesh.operator.request("$JS.API.STREAM.INFO.MESH_AUDIT", timeout_s=2)
+        except MeshError:
+            return False
+        return b"error" not in reply.payload
+
+    await eventually(streams, timeout_s=10)
+    await watch.stop()
 
 
 async def test_shared_streams_exist_with_their_settings_and_a_second_start_changes_nothing(

@@ -1,6 +1,7 @@
 """Tenant-auth on a real broker, under its own rights: keys, sessions, revocation, demo tenant."""
 
 import asyncio
+import shutil
 import statistics
 from collections.abc import AsyncIterator, Callable
 from contextlib import AsyncExitStack
@@ -35,6 +36,7 @@ from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import new_kek
 from mesh_chassis.config import ServiceSection
+from mesh_chassis.keyring import KeyRing
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.in_process import in_process
 from tenant_auth.config import SecurityConfig, SessionsConfig, TenantAuthConfig
@@ -402,6 +404,30 @@ async def test_restart_and_broker_restart_keep_keys_and_sessions(
             )
 
         await eventually(accepted, timeout_s=15)
+
+
+async def test_development_goes_on_when_the_broker_lost_its_disk(
+    broker, connect_bus, config_of: ConfigOf, tmp_path: Path
+) -> None:
+    gateway = await connect_bus("gateway", "gateway-1")
+    auth = Auth(gateway, await connect_bus("operator", "operator"))
+    bus = await connect_bus("tenant-auth", "tenant-auth-1")
+    async with in_process(build, config_of(development=True), bus):
+        before = await auth.check("")
+        ring = await KeyRing.open(gateway)
+        old = ring.signing_key(gateway.server_now_ms())
+        await broker.kill()
+        shutil.rmtree(tmp_path / "broker" / "jetstream")
+        await broker.start()
+
+        async def same_again() -> bool:
+            new = ring.signing_key(gateway.server_now_ms())
+            renewed = new is not None and old is not None and new.kid != old.kid
+            return renewed and await _quiet(lambda: auth.check(""))
+
+        await eventually(same_again, timeout_s=15)
+        assert await auth.check("") == before
+        await ring.close()
 
 
 async def test_idle_session_ends_though_nobody_deletes_it(

@@ -18,7 +18,10 @@ async def main(url: str, seed: str, server: str) -> None:
     config = BusConfig(urls=(url,), nkey_seed_file=seed)
     bus = await Bus.connect(config, service="tool-runner", instance="runner-2")
     endpoint = Endpoint(
-        bus, subject=subjects.call(subjects.ANY, server, subjects.ANY), queue=subjects.QUEUE, handler=handler
+        bus,
+        subject=subjects.call(subjects.ANY, server, subjects.ANY),
+        queue=subjects.QUEUE,
+        handler=handler,
     )
     await endpoint.start()
     print("ready", flush=True)

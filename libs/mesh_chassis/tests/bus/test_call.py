@@ -251,7 +251,9 @@ async def test_cancel_before_the_ack_is_sent_once_the_ack_names_the_runner(
         told.set()
 
     await serve_raw(runner, server, answer)
-    await runner.client.add_route(subjects.instance(subjects.ANY, "runner-1", "cancel"), "", on_cancel)
+    await runner.client.add_route(
+        subjects.instance(subjects.ANY, "runner-1", "cancel"), "", on_cancel
+    )
     task = asyncio.create_task(call(request_id="01CANCEL"))
     async with asyncio.timeout(2):
         await asked.wait()

@@ -231,7 +231,11 @@ async def test_drain_under_load_loses_no_call(
 
     async def start(bus: Bus) -> Endpoint:
         endpoint = Endpoint(
-            bus, subject=subjects.call(subjects.ANY, server, subjects.ANY), queue="w", handler=handler, slots=64
+            bus,
+            subject=subjects.call(subjects.ANY, server, subjects.ANY),
+            queue="w",
+            handler=handler,
+            slots=64,
         )
         await endpoint.start()
         return endpoint
@@ -368,3 +372,49 @@ async def test_endpoint_the_broker_forbids_does_not_start(gateway: Bus) -> None:
     with pytest.raises(MeshError) as raised:
         await endpoint.start()
     assert raised.value.kind is ErrorKind.DENIED
+
+
+async def test_request_dropped_by_a_slow_subscription_is_answered_busy(
+    operator: Bus,
+) -> None:
+    release = asyncio.Event()
+
+    async def slow(message: Msg) -> None:
+        await release.wait()
+        await operator.publish(message.reply, b"handled")
+
+    subject = "mesh.v1.acme.evt.log.slow"
+    subscription = await operator.subscribe(subject, slow, pending=1)
+    asking = [asyncio.create_task(operator.request(subject, timeout_s=3)) for _ in range(4)]
+    await operator.link.round_trip(1)
+    async with asyncio.timeout(2):
+        done, waiting = await asyncio.wait(asking, return_when=asyncio.FIRST_COMPLETED)
+    assert done
+    assert all(one.result().headers["Nats-Service-Error-Code"] == "429" for one in done)
+    release.set()
+    assert {(await one).payload for one in waiting} >= {b"handled"}
+    assert operator.link.dropped + len([1 for one in asking if one.result().headers == {}]) == 4
+    await subscription.drain()
+
+
+async def test_subscription_handles_messages_in_order_and_survives_a_failing_handler(
+    operator: Bus, caplog: pytest.LogCaptureFixture
+) -> None:
+    heard: list[bytes] = []
+    done = asyncio.Event()
+
+    async def handler(message: Msg) -> None:
+        heard.append(message.data)
+        if message.data == b"2":
+            raise ValueError("boom")
+        if message.data == b"4":
+            done.set()
+
+    subscription = await operator.subscribe("mesh.v1.acme.evt.log.order", handler)
+    for number in range(5):
+        await operator.publish("mesh.v1.acme.evt.log.order", b"%d" % number)
+    async with asyncio.timeout(2):
+        await done.wait()
+    assert heard == [b"0", b"1", b"2", b"3", b"4"]
+    assert "boom" in caplog.text
+    await subscription.unsubscribe()

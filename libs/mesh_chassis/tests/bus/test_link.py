@@ -264,8 +264,8 @@ async def test_runner_that_came_back_under_its_name_does_not_keep_dead_calls_ali
             nkey_seed_file=shared_broker.seed_for("tool-runner", "runner-2"),
         )
         again = await Bus.connect(config, service="tool-runner", instance="runner-2")
-        endpoint = Endpoint(again, subject=subjects.call(subjects.ANY, f"{server}x", subjects.ANY), handler=echo,
-                            queue="w")  # fmt: skip
+        subject = subjects.call("*", f"{server}x", "*")
+        endpoint = Endpoint(again, subject=subject, handler=echo, queue="w")
         os.kill(pid, signal.SIGKILL)
         await endpoint.start()
         async with asyncio.timeout(1.5):
@@ -369,3 +369,18 @@ async def test_message_published_just_before_close_arrives(
     await source.close()
     async with asyncio.timeout(2):
         await heard.wait()
+
+
+@pytest.mark.parametrize("delay_s", [0.0, 0.01, 0.03, 0.06])
+async def test_closing_in_the_middle_of_a_reconnect_leaves_nothing(
+    broker: Broker, connect_bus: ConnectBus, delay_s: float
+) -> None:
+    """The leak check of the suite is the assertion: no task, no second connection."""
+    bus = await connect_bus("gateway", "gateway-1")
+    await broker.kill()
+    await until(lambda: not bus.connected, 2)
+    await broker.start()
+    await asyncio.sleep(delay_s)
+    async with asyncio.timeout(3):
+        await bus.close()
+    assert not bus.client.is_connected

@@ -24,6 +24,7 @@ def test_nats_py_is_the_version_the_adapter_was_read_against() -> None:
     "name",
     [
         "_attempt_reconnect",
+        "close",
         "_close",
         "_flush_pending",
         "_process_connect_init",
@@ -43,7 +44,16 @@ def test_nats_py_still_has_the_coroutine_the_adapter_overrides_or_calls(name: st
 
 def test_nats_py_still_keeps_its_state_where_the_adapter_looks() -> None:
     client = Client()
-    for name in ("_pending", "_pending_data_size", "_subs", "_sid", "_pongs", "_ps", "_transport"):
+    for name in (
+        "_pending",
+        "_pending_data_size",
+        "_subs",
+        "_sid",
+        "_pongs",
+        "_ps",
+        "_transport",
+        "_reconnection_task",
+    ):
         assert hasattr(client, name), name
     assert isinstance(client._pending, list)
     assert inspect.signature(Client._process_msg).parameters.keys() == {

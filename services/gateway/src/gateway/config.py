@@ -87,7 +87,12 @@ class SecurityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class KeysConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table ``[keys]``: ``kek_file`` opens the sealed signing keys of ``mesh_keys``."""
+    """Table ``[keys]``.
+
+    Attributes:
+        kek_file: file that opens the sealed signing keys of ``mesh_keys``; tenant-auth has the
+            same.
+    """
 
     kek_file: str = ""
 

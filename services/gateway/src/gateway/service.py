@@ -1,5 +1,6 @@
 """The gateway's table of contents: what it watches, what stands behind the edges, the edges."""
 
+import asyncio
 import importlib.metadata
 
 from gateway.backend import LocalBackend
@@ -25,6 +26,22 @@ NAME = "gateway"
 AUTH_TIMEOUT_S = 1.0
 START_S = 30.0
 """How long a start waits for the registry and tenant-auth to make their buckets."""
+
+
+class Edges:
+    """The listeners, opened and drained together."""
+
+    def __init__(self, *edges: TcpEdge | HttpEdge | None) -> None:
+        self._edges = [edge for edge in edges if edge is not None]
+
+    async def start(self) -> None:
+        """Listen."""
+        for edge in self._edges:
+            await edge.start()
+
+    async def drain(self) -> None:
+        """Take no more, finish what runs."""
+        await asyncio.gather(*(edge.drain() for edge in self._edges))
 
 
 async def build(service: Service, config: GatewayConfig) -> None:
@@ -74,25 +91,26 @@ async def build(service: Service, config: GatewayConfig) -> None:
         bus=bus, catalogs=catalogs, limits=config.limits, metrics=service.metrics
     )
     backend = LocalBackend(identities=identities, dispatcher=dispatcher, catalogs=catalogs)
-    bus_edge = BusEdge(bus, backend, slots=config.limits.bus_slots)
-    service.add_endpoint(bus_edge.endpoint)
-    if config.tcp.port >= 0:
-        service.add_endpoint(TcpEdge(config.tcp, config.limits, backend))
-    if config.http.port >= 0:
-        service.add_endpoint(
-            HttpEdge(
-                config,
-                backend=backend,
-                sessions=sessions,
-                health=service.health,
-                metrics=service.metrics,
-                draining=lambda: service.draining,
-            )
+    service.add_endpoint(BusEdge(bus, backend, slots=config.limits.bus_slots).endpoint)
+    edges = Edges(
+        TcpEdge(config.tcp, config.limits, backend) if config.tcp.port >= 0 else None,
+        HttpEdge(
+            config,
+            backend=backend,
+            sessions=sessions,
+            health=service.health,
+            metrics=service.metrics,
+            draining=lambda: service.draining,
         )
-
-    service.add_health_check("nats", lambda: bus.connected)
-    service.add_health_check("catalog", lambda: catalog_watch.fresh, required=False)
-    service.add_health_check("config", lambda: config_watch.fresh, required=False)
+        if config.http.port >= 0
+        else None,
+    )
+    service.on_ready(edges.start)
+    service.on_drain(edges.drain)
+    for watch, bucket in zip(
+        watches, (buckets.CONFIG, buckets.CATALOG, buckets.SESSIONS), strict=True
+    ):
+        service.add_watch(watch, bucket=bucket.name)
 
     async def stop() -> None:
         catalogs.close()

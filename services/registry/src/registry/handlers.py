@@ -86,7 +86,7 @@ class Handlers:
         """
         check_put(params)
         pair = (params.tenant, params.server)
-        known = self._catalog.get(*pair)
+        known = await self._catalog.confirmed(*pair)
         if known is not None and known.catalog.hash == params.hash:
             self._note(pair)
             return PutAnswer(known=True, revision=known.revision)

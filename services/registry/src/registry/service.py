@@ -34,8 +34,13 @@ async def build(service: Service, config: RegistryConfig) -> None:
     catalog = await CatalogStore.open(bus, replicas=replicas)
     definitions = await DefinitionStore.open(bus, replicas=replicas)
     await KV.ensure(bus, buckets.LEASE, replicas=replicas)
-    for stream in shared_streams(config.streams):
-        await ensure_stream(bus, stream)
+
+    async def ensure_streams() -> None:
+        for stream in shared_streams(config.streams):
+            await ensure_stream(bus, stream)
+
+    await ensure_streams()
+    bus.on_reconnect(ensure_streams)
 
     handlers = Handlers(bus, catalog, definitions, instances)
     reconciler = Reconciler(handlers, catalog, definitions, instances, config.liveness)

@@ -1,26 +1,30 @@
-"""Converges the key ring to its plan (``core.rotation``). Takes no input, runs on a timer.
+"""Converges the key ring to its plan (``core.rotation``), and the demo tenant to existence.
 
-Several replicas may run it: keys are counted, so both try to make the same one and one wins.
+Takes no input; runs on a timer, and at once when a record vanishes: a broker that lost its disk
+comes back with empty buckets, and until there is a signing key no call is signed. Several
+replicas may run it: keys are counted, so both try to make the same one and one wins.
 """
 
 import asyncio
 import logging
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from mcp_proto.errors import MeshError
 from tenant_auth.core.rotation import plan
+from tenant_auth.store.accounts import AccountStore
 from tenant_auth.store.keyring import KeyRingStore
 
-__all__ = ["KeyRotation"]
+__all__ = ["KeyRotation", "Reconciler"]
 
 _TICK_S = 60.0
-_RETRY_S = 5.0
+_RETRY_S = 1.0
+_PAUSE_MIN_S = 0.2
 
 _log = logging.getLogger(__name__)
 
 
 class KeyRotation:
-    """See the module.
+    """One round of the key ring.
 
     Args:
         keyring: stored keys.
@@ -33,22 +37,8 @@ class KeyRotation:
         self._every_s = every_s
         self._now_ms = now_ms
 
-    async def run(self) -> None:
-        """Run until cancelled."""
-        while True:
-            wait_s = _TICK_S
-            try:
-                if self._keyring.fresh:
-                    await self.step()
-                else:
-                    wait_s = _RETRY_S
-            except MeshError as error:
-                _log.warning("key rotation: %s", error.message)
-                wait_s = _RETRY_S
-            await asyncio.sleep(wait_s)
-
     async def step(self) -> None:
-        """One round.
+        """Make and drop what the plan says.
 
         Raises:
             MeshError: the bus failed; the next round goes on.
@@ -64,9 +54,68 @@ class KeyRotation:
         for kid in todo.drop:
             await self._keyring.drop(kid)
             _log.info("signing key dropped", extra={"kid": kid})
-        if todo.make:
-            made = await self._keyring.make(todo.make, now_ms=now_ms, use_from_ms=todo.use_from_ms)
-            if made:
-                _log.info(
-                    "signing key made", extra={"kid": todo.make, "use_from_ms": todo.use_from_ms}
-                )
+        if not todo.make:
+            return
+        if await self._keyring.make(todo.make, now_ms=now_ms, use_from_ms=todo.use_from_ms):
+            _log.info(
+                "signing key made", extra={"kid": todo.make, "use_from_ms": todo.use_from_ms}
+            )
+
+
+class Reconciler:
+    """The loop.
+
+    Args:
+        rotation: see ``KeyRotation``.
+        keyring: stored keys.
+        accounts: stored tenants.
+        ensure_demo: makes the demo tenant; None outside development.
+    """
+
+    def __init__(
+        self,
+        rotation: KeyRotation,
+        keyring: KeyRingStore,
+        accounts: AccountStore,
+        ensure_demo: Callable[[], Awaitable[None]] | None,
+    ) -> None:
+        self._rotation = rotation
+        self._keyring = keyring
+        self._accounts = accounts
+        self._ensure_demo = ensure_demo
+
+    async def run(self) -> None:
+        """Run until cancelled."""
+        while True:
+            wait_s = _TICK_S
+            try:
+                await self.step()
+            except MeshError as error:
+                _log.warning("reconciling: %s", error.message)
+                wait_s = _RETRY_S
+            await self._wait(wait_s)
+
+    async def step(self) -> None:
+        """One round.
+
+        Raises:
+            MeshError: the bus failed, or the copies are not current; the next round goes on.
+        """
+        self._keyring.lost.clear()
+        self._accounts.lost.clear()
+        await self._rotation.step()
+        if self._ensure_demo is not None:
+            await self._ensure_demo()
+
+    async def _wait(self, wait_s: float) -> None:
+        # Even a storm of vanishing records leaves the loop a pause, and collects in it.
+        await asyncio.sleep(_PAUSE_MIN_S)
+        waits = [
+            asyncio.ensure_future(event.wait())
+            for event in (self._keyring.lost, self._accounts.lost)
+        ]
+        try:
+            await asyncio.wait(waits, timeout=wait_s, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for one in waits:
+                one.cancel()

@@ -6,7 +6,7 @@ from mesh_chassis.service import Service
 from tenant_auth.config import TenantAuthConfig, read_secrets
 from tenant_auth.handlers.administration import Administration
 from tenant_auth.handlers.credentials import Credentials
-from tenant_auth.reconciler import KeyRotation
+from tenant_auth.reconciler import KeyRotation, Reconciler
 from tenant_auth.store.accounts import AccountStore
 from tenant_auth.store.keyring import KeyRingStore
 from tenant_auth.store.logins import LoginStore
@@ -59,12 +59,16 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     service.add_health_check("logins", lambda: logins.fresh)
     service.add_health_check("keyring", lambda: keyring.fresh)
 
-    service.on_start(rotation.step)
-    if security.development:
-        service.on_start(administration.ensure_demo)
+    reconciler = Reconciler(
+        rotation,
+        keyring,
+        accounts,
+        administration.ensure_demo if security.development else None,
+    )
+    service.on_start(reconciler.step)
 
     async def begin() -> None:
-        service.tasks.spawn(rotation.run(), name="key-rotation", fatal=True)
+        service.tasks.spawn(reconciler.run(), name="reconciler", fatal=True)
 
     service.on_ready(begin)
     for store in (accounts, logins, keyring):

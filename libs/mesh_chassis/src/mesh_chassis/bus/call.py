@@ -110,6 +110,8 @@ class Call:
     async def emit(self, notification: bytes) -> None:
         """Send a ``msg`` frame; dropped when the caller wants one plain reply or is gone.
 
+        Waits while the socket takes no more.
+
         Raises:
             MeshError: ``too_large`` above the inline limit.
         """
@@ -119,8 +121,11 @@ class Call:
             return
         client = self._bus.client
         if client.congested:
-            async with asyncio.timeout(self.remaining_s):
-                await client.room()
+            try:
+                async with asyncio.timeout(self.remaining_s):
+                    await client.room()
+            except (TimeoutError, OSError):
+                return  # nobody reads; the deadline or the lost connection ends the call
         self._frame("msg", notification, NO_HEADERS)
 
     def cancel_by_caller(self) -> None:

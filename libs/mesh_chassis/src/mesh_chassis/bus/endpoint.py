@@ -6,6 +6,7 @@ a queue inside the runner would hide overload until every caller's time is over.
 
 import asyncio
 import logging
+import re
 from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
@@ -25,7 +26,6 @@ from mcp_proto.subjects import Subject
 from mesh_chassis.bus.broker_time import wall_ms
 from mesh_chassis.bus.call import Call
 from mesh_chassis.bus.connection import Bus
-from mesh_chassis.bus.finished import FinishedCalls
 from mesh_chassis.bus.frames import BOOT, decode_headers, frame_headers, repliable
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.bus.wire import DirectRoute
@@ -45,6 +45,7 @@ STOPPED_S = 2.0
 SWEEP_S = 0.05
 CONFIRM_S = 5.0
 PARSED_MAX = 4096
+_NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _log = logging.getLogger(__name__)
 
 
@@ -88,7 +89,7 @@ class Endpoint:
         self.bus = bus
         self.subject = subject
         self.queue = queue
-        self.name = name or subject.replace(".", "-").replace("*", "any").replace(">", "all")
+        self.name = name or _NOT_IN_NAMES.sub("-", subject)
         self.slots = slots
         self.stats = EndpointStats()
         self._handler = handler
@@ -96,7 +97,6 @@ class Endpoint:
         self._running: set[Call] = set()
         self._by_key: dict[tuple[str, str], Call] = {}
         self._starting: list[Call] = []
-        self._finished = FinishedCalls()
         self._parsed: dict[bytes, Subject] = {}
         self._draining = False
         self._sweeping: asyncio.TimerHandle | None = None
@@ -243,7 +243,7 @@ class Endpoint:
                 running.followers.append(call)
                 self.stats.duplicates += 1
                 return True
-            found = self._finished.find(key, hash(call.payload), now)
+            found = self._instance.finished.find(key, hash(call.payload), now)
         except MeshError as error:
             self._refuse(call, error)
             return True
@@ -334,7 +334,7 @@ class Endpoint:
         else:
             call.answer(body)
         if call.key is not None:
-            self._finished.keep(call.key, hash(call.payload), now, body, error)
+            self._instance.finished.keep(call.key, hash(call.payload), now, body, error)
 
     def _end(self, call: Call) -> None:
         self._running.discard(call)

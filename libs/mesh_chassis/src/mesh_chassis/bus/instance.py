@@ -11,6 +11,7 @@ from mcp_proto import subjects
 from mcp_proto.envelope import Header
 from mcp_proto.errors import MeshError
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.bus.finished import FinishedCalls
 from mesh_chassis.bus.frames import BOOT, decode_headers, encode_headers, repliable
 from mesh_chassis.bus.wire import DirectRoute
 
@@ -28,10 +29,15 @@ class Cancellable(Protocol):
 
 
 class InstanceEndpoint:
-    """The directed subjects of one process; get it with ``InstanceEndpoint.of(bus)``."""
+    """The directed subjects of one process; get it with ``InstanceEndpoint.of(bus)``.
+
+    Attributes:
+        finished: memory of ended calls, of all endpoints together.
+    """
 
     def __init__(self, bus: Bus) -> None:
         self._bus = bus
+        self.finished = FinishedCalls()
         self._calls: dict[tuple[str, str], Cancellable] = {}
         self._routes: list[DirectRoute] = []
         self._starting = asyncio.Lock()

@@ -18,6 +18,7 @@ from nats.aio.client import Server
 from nats.nuid import NUID
 
 from mcp_proto.errors import ErrorKind, MeshError
+from mesh_chassis.bus.frames import encode_error, encode_headers, error_headers, repliable
 from mesh_chassis.bus.mux import ReplyMux
 from mesh_chassis.bus.settings import BusConfig
 from mesh_chassis.bus.wire import WireClient
@@ -201,7 +202,7 @@ class Link:
         await asyncio.gather(*self._tasks, return_exceptions=True)
         try:
             async with asyncio.timeout(CLOSE_S):
-                await self.client.close()
+                await self.client.shut()
         except (TimeoutError, OSError, errors.Error) as error:
             _log.debug("closing the connection: %s", error)
 
@@ -210,6 +211,8 @@ class Link:
     async def _on_error(self, error: Exception) -> None:
         if isinstance(error, errors.SlowConsumerError):
             self.dropped += 1
+            if error.reply and repliable(error.reply.encode()) and self.connected:
+                self._answer_busy(error.reply)
             if self.dropped & (self.dropped - 1) == 0:  # 1, 2, 4, 8 … not one line per message
                 _log.warning("bus %s: slow handler, %d messages dropped", self._name, self.dropped)
             return
@@ -231,10 +234,17 @@ class Link:
             return
         _log.warning("the broker denies %s: %s", self._name, text)
 
+    def _answer_busy(self, reply: str) -> None:
+        busy = MeshError(ErrorKind.OVERLOADED, "too many messages wait", retry_after_s=0.1)
+        block = encode_headers(error_headers(busy))
+        self.client.send(reply, "", encode_error(busy, None), block)
+
     async def _on_disconnected(self) -> None:
         self._lost()
 
     async def _on_reconnected(self) -> None:
+        if self._closing:
+            return
         self._attempts = 0
         self._down = False
         self.reconnected_at = asyncio.get_running_loop().time()

@@ -30,6 +30,7 @@ __all__ = ["DirectRoute", "WireClient"]
 Route = Callable[[bytes, bytes, bytes, bytes], None]
 """``(subject, reply, payload, header block)``, called from the parser: must not block or raise."""
 
+_CANCEL_AGAIN_S = 0.05
 _MESSAGES = frozenset((b"MSG", b"HMSG"))
 _log = logging.getLogger(__name__)
 
@@ -273,6 +274,18 @@ class WireClient(Client):
         """Drop whatever still arrives, and do not subscribe again after a reconnect."""
         self._subs.pop(route.sid, None)
         self.routes.pop(b"%d" % route.sid, None)
+
+    async def shut(self) -> None:
+        """Close for good, also in the middle of a reconnect.
+
+        ``wait_for`` of Python 3.11 can swallow a cancel; a reconnect that goes on after ``close``
+        would be a connection that nobody knows.
+        """
+        reconnect = self._reconnection_task
+        while reconnect is not None and not reconnect.done():
+            reconnect.cancel()
+            await asyncio.wait({reconnect}, timeout=_CANCEL_AGAIN_S)
+        await self.close()
 
     async def ping(self) -> "asyncio.Future[bool]":
         """Send a PING; the future is resolved by the PONG, a proof that the broker works."""

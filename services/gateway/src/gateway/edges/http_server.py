@@ -28,6 +28,8 @@ HEADER_FIELDS_MAX = 100
 """Bounds of one header block, request line included; above them: 431."""
 KEEP_ALIVE_MAX_S = 75
 LINGER_S = 0.2
+CLOSE_LOOK_S = 0.01
+CLOSE_LOOKS = 50
 BACKLOG = 1_024
 STATE = "mesh.connection"
 """Key of the ``HttpConnection`` in the ASGI scope."""
@@ -133,12 +135,11 @@ class _Protocol(HttpToolsProtocol):
 
     def send_400_response(self, msg: str) -> None:
         cycle = self.cycle
-        if cycle is not None and cycle.response_started and not cycle.response_complete:
+        if cycle and cycle.response_started and not cycle.response_complete:
             self.transport.abort()  # half an answer is out: another status would be read as body
             return
-        large = self._header_bytes > HEADER_BYTES_MAX or (
-            self.headers is not None and len(self.headers) >= HEADER_FIELDS_MAX
-        )
+        fields = len(self.headers or ())
+        large = self._header_bytes > HEADER_BYTES_MAX or fields >= HEADER_FIELDS_MAX
         kind, status = (ErrorKind.TOO_LARGE, 431) if large else (ErrorKind.REQUEST, 400)
         text = "the header block is too large" if large else "not a valid HTTP request"
         self._answer(status, encode_error(None, MeshError(kind, text)))
@@ -164,7 +165,7 @@ class _Protocol(HttpToolsProtocol):
         self._header_timer = None
         if self.transport.is_closing():
             return
-        if self.cycle is not None and not self.cycle.response_complete:
+        if self.cycle and not self.cycle.response_complete:
             self.transport.abort()
             return
         error = MeshError(ErrorKind.REQUEST, "the header block was not complete in time")
@@ -262,13 +263,15 @@ class HttpServer:
                 task.cancel()
             if late:
                 await asyncio.wait(late, timeout=1.0)
+        await self._close_connections()
+
+    async def _close_connections(self) -> None:
         for connection in tuple(self.state.connections):
-            if connection.transport is not None:
-                connection.transport.close()
-        for _ in range(50):
+            connection.transport.close()
+        for _ in range(CLOSE_LOOKS):
             if not self.state.connections:
                 return
-            await asyncio.sleep(0.01)
+            await asyncio.sleep(CLOSE_LOOK_S)
         for connection in tuple(self.state.connections):
             connection.transport.abort()
 

@@ -93,8 +93,6 @@ class LegacyHttp:
             Refused: no such session.
         """
         reply = LateReply(exchange.send, streams=stream, headers=exchange.cors)
-        if not json:
-            reply.begin()
         if codec.is_batch(body):
             session = await self._session(exchange, caller)
             await self._array(exchange, caller, session, body, reply)
@@ -120,6 +118,8 @@ class LegacyHttp:
             await reply.drop()
             await exchange.answer(202)
             return
+        if not json:
+            reply.begin()
         answer = await self._answer(exchange, caller, session, message, reply.notice)
         await reply.finish(200, answer)
 

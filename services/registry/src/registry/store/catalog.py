@@ -63,6 +63,8 @@ class CatalogStore:
         self._seen_revision = 0
         self._seen = asyncio.Event()
         self._watch: Watch | None = None
+        self._now = asyncio.get_running_loop().time
+        self._gap_at = 0.0
 
     @classmethod
     async def open(cls, bus: Bus, *, replicas: int) -> "CatalogStore":
@@ -75,6 +77,7 @@ class CatalogStore:
         watch = await store._kv.watch(on_entry=store._on_entry, on_reset=store._on_reset)
         store._watch = watch
         await watch.ready
+        bus.on_disconnect(store._disconnected)
         return store
 
     async def close(self) -> None:
@@ -95,6 +98,22 @@ class CatalogStore:
     def get(self, tenant: str, server: str) -> Known | None:
         """What the watch shows of one server."""
         return self._view.get((tenant, server))
+
+    async def confirmed(self, tenant: str, server: str) -> Known | None:
+        """What is stored, asking the broker while the copy is unproven since a lost connection.
+
+        The broker may have lost its disk meanwhile: to say "known" then would leave the server
+        out of the catalogue until it registers again.
+
+        Raises:
+            MeshError: the broker does not answer.
+        """
+        known = self.get(tenant, server)
+        proven = self._watch is not None and self._now() - self._watch.age_s > self._gap_at
+        if known is None or proven:
+            return known
+        entry = await self._kv.get(catalog_key(tenant, server))
+        return known if entry is not None and entry.revision == known.revision else None
 
     def pairs(self) -> set[Pair]:
         """Every ``(tenant, server)`` that has a head, readable or not."""
@@ -223,6 +242,9 @@ class CatalogStore:
                 self._view[pair] = Known(change.catalog, self._head_revisions[pair])
         self._seen_revision = max(self._seen_revision, revision)
         self._seen.set()
+
+    def _disconnected(self) -> None:
+        self._gap_at = self._now()
 
     def _on_reset(self) -> None:
         # The old view stays in force; the watch reports what the new snapshot no longer holds.

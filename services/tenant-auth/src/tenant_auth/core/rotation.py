@@ -43,8 +43,12 @@ class Plan(msgspec.Struct, frozen=True, kw_only=True):
 
 
 def kid_of(number: int) -> str:
-    """Name of the n-th key: counted, so that two replicas collide instead of making two."""
-    return f"{_PREFIX}{number:06d}"
+    """Name of a key: counted, so that two replicas collide instead of making two.
+
+    The first one is named after its second: should the ring ever be lost and begin anew, no name
+    comes again, because signers and verifiers remember keys by name.
+    """
+    return f"{_PREFIX}{number:010d}"
 
 
 def plan(
@@ -59,7 +63,7 @@ def plan(
         now_ms: broker time, Unix ms.
         every_s: how long one key signs, in seconds.
     """
-    following = kid_of(1 + max((_number(key.kid) for key in ring), default=0))
+    following = kid_of(1 + max((_number(key.kid) for key in ring), default=now_ms // 1000))
     ordered = sorted(ring, key=lambda key: (key.use_from_ms, _number(key.kid)))
     if all(key.kid in unusable for key in ordered):
         # Signers take the newest, so a damaged one that is still to come must go now.

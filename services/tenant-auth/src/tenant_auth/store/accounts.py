@@ -38,7 +38,9 @@ class AccountStore:
 
     def __init__(self, kv: KV) -> None:
         self._kv = kv
-        self._view: BucketView[Record] = BucketView(kv, _read)
+        self._view: BucketView[Record] = BucketView(kv, _read, on_change=self._changed)
+        self.lost = asyncio.Event()
+        """Set when a record vanished: none is ever deleted, so the broker lost its disk."""
         self._lookups = asyncio.Semaphore(_LOOKUPS_MAX)
 
     @classmethod
@@ -143,6 +145,10 @@ class AccountStore:
         await self._kv.put(
             buckets.key("cut", "login", login_id), msgspec.json.encode(cut), ttl_s=CUT_KEEP_S
         )
+
+    def _changed(self, _key: str, record: Record | None) -> None:
+        if record is None:
+            self.lost.set()
 
     def _one(self, kind: type[T], *names: str) -> T | None:
         record = self._view.get(buckets.key(*names))

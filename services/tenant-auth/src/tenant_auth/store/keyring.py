@@ -1,5 +1,6 @@
 """``mesh_keys``: the signing keys of ``Mesh-Ctx``, private halves sealed."""
 
+import asyncio
 import os
 
 import msgspec
@@ -26,7 +27,9 @@ class KeyRingStore:
     def __init__(self, kv: KV, kek: bytes) -> None:
         self._kv = kv
         self._kek = kek
-        self._view: BucketView[SealedKey] = BucketView(kv, _read)
+        self._view: BucketView[SealedKey] = BucketView(kv, _read, on_change=self._changed)
+        self.lost = asyncio.Event()
+        """Set when a key vanished, dropped by a plan or lost with the broker's disk."""
 
     @classmethod
     async def open(cls, bus: Bus, kek: bytes) -> "KeyRingStore":
@@ -77,6 +80,10 @@ class KeyRingStore:
     async def drop(self, kid: str) -> None:
         """Remove a key and its history."""
         await self._kv.purge(_key(kid))
+
+    def _changed(self, _key: str, record: SealedKey | None) -> None:
+        if record is None:
+            self.lost.set()
 
     def _opens(self, key: SealedKey) -> bool:
         try:

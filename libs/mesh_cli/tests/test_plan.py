@@ -1,0 +1,100 @@
+"""What runs, as whom, with which tables."""
+
+import tomllib
+
+import tomlkit
+
+from mesh_cli import plan
+from mesh_cli.plan import Ports, Where
+from mesh_cli.user_file import MeshFile, SecurityTable, ServerTable
+
+
+def where(names: list[str]) -> Where:
+    return Where(seeds={name: f"{name}.nk" for name in names}, kek_file="kek", pepper_file="pepper")
+
+
+def planned(content: MeshFile, *, gateways: int = 1, runners: int = 1) -> list[plan.Instance]:
+    names = [user.name for user in plan.users(gateways, runners)]
+    ports = Ports(
+        nats=4222,
+        http=tuple(3000 + n for n in range(gateways)),
+        tcp=tuple(9500 + n for n in range(gateways)),
+    )
+    return plan.instances(
+        content,
+        [plan.sample_server("python")],
+        ports=ports,
+        where=where(names),
+        runners=runners,
+    )
+
+
+def test_order_of_start_is_registry_tenant_auth_runners_gateways() -> None:
+    names = [instance.name for instance in planned(MeshFile(), gateways=2, runners=2)]
+
+    assert names == [
+        "registry-1",
+        "tenant-auth-1",
+        "runner-1",
+        "runner-2",
+        "gateway-1",
+        "gateway-2",
+    ]
+
+
+def test_every_process_and_person_is_a_user_of_its_own() -> None:
+    users = plan.users(2, 2)
+    names = [user.name for user in users]
+
+    assert len(set(names)) == len(names)
+    assert {"registry-1", "runner-2", "gateway-2", "stdio-1", "operator", "demo"} <= set(names)
+
+
+def test_demo_user_may_only_call_its_own_tenant() -> None:
+    (demo,) = (user for user in plan.users(1, 1) if user.name == "demo")
+
+    assert all(
+        subject.startswith(("mesh.v1.demo-tenant.", "$SRV.")) for subject in demo.rights.publish
+    )
+
+
+def test_gateways_listen_on_ports_of_their_own() -> None:
+    gateways = [one for one in planned(MeshFile(), gateways=2) if one.service == "gateway"]
+
+    assert [one.http for one in gateways] == ["http://127.0.0.1:3000", "http://127.0.0.1:3001"]
+    assert [one.tables["tcp"]["port"] for one in gateways] == [9500, 9501]
+
+
+def test_development_is_on_without_authentication() -> None:
+    tables = {one.service: one.tables for one in planned(MeshFile())}
+
+    assert tables["gateway"]["security"]["development"] is True
+    assert tables["tenant-auth"]["security"]["development"] is True
+    assert tables["tool-runner"]["runner"]["allow_unsigned"] is True
+
+
+def test_authentication_switches_development_off_everywhere() -> None:
+    content = MeshFile(security=SecurityTable(auth_enabled=True))
+    tables = {one.service: one.tables for one in planned(content)}
+
+    assert tables["gateway"]["security"]["development"] is False
+    assert tables["tenant-auth"]["security"]["development"] is False
+    assert tables["tool-runner"]["runner"]["allow_unsigned"] is False
+
+
+def test_edge_on_every_address_is_reached_over_loopback() -> None:
+    content = MeshFile(server=ServerTable(host="0.0.0.0"))
+    (gateway,) = (one for one in planned(content) if one.service == "gateway")
+
+    assert gateway.http == "http://127.0.0.1:3000"
+    assert gateway.tables["http"]["host"] == "0.0.0.0"
+
+
+def test_tables_are_plain_documents() -> None:
+    for instance in planned(MeshFile()):
+        assert tomllib.loads(tomlkit.dumps(dict(instance.tables))) == instance.tables
+
+
+def test_loopback_is_told_from_the_rest() -> None:
+    assert all(plan.is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"))
+    assert not any(plan.is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"))

@@ -1,0 +1,193 @@
+"""What surrounds a gateway, scripted: servers, catalogue, credentials. For tests only.
+
+Real broker, real buckets, real frames; scripted are the answers. So a test decides when a server
+is slow, silent or gone, and when a key is revoked, without starting three more services.
+"""
+
+import asyncio
+import base64
+import os
+from collections.abc import Awaitable, Callable
+from pathlib import Path
+
+import msgspec
+
+from mcp_proto import buckets, catalogs
+from mcp_proto.codec import encode_response
+from mcp_proto.contracts import tenant_auth
+from mcp_proto.contracts.registry import Catalog, CatalogTool
+from mcp_proto.contracts.tenant_auth import Authenticate, Grant, Identity, KeyRecord
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.subjects import QUEUE, ROOT
+from mesh_chassis.bucket import KV
+from mesh_chassis.bus.connection import Bus
+from mesh_chassis.bus.endpoint import Call, Endpoint, serve_operation
+from mesh_chassis.callerctx import KEK_BYTES, new_signing_key
+from mesh_chassis.clock import now_ms
+
+__all__ = ["ADMIN", "DEMO_TENANT", "Script", "Surroundings", "text_result", "tool"]
+
+DEMO_TENANT = "demo-tenant"
+ADMIN = Grant(permissions=frozenset({"CallTools", "ReadKV", "WriteKV", "Manage"}), allow=("*",))
+
+Script = Callable[[Call, dict[str, msgspec.Raw]], Awaitable[bytes]]
+"""(call, params) → result object; ``MeshError`` becomes an error."""
+
+
+def tool(name: str, *, permission: str = "", **members: object) -> CatalogTool:
+    """A catalogue entry of a tool."""
+    definition = {"name": name, "inputSchema": {"type": "object"}, **members}
+    return CatalogTool(
+        name=name, definition=msgspec.Raw(msgspec.json.encode(definition)), permission=permission
+    )
+
+
+def text_result(text: str, **structured: object) -> bytes:
+    """A tool result as the bus carries it."""
+    body: dict[str, object] = {
+        "resultType": "complete",
+        "content": [{"type": "text", "text": text}],
+        "isError": False,
+    }
+    if structured:
+        body["structuredContent"] = structured
+    return msgspec.json.encode(body)
+
+
+class Surroundings:
+    """Registry, tenant-auth and a runner, as far as a gateway can tell.
+
+    Attributes:
+        scripts: ``server:tool`` or ``server:method`` → what it does.
+        identities: credential → identity; "" is the demo principal.
+        seen: every call that reached a server.
+        asked: how often tenant-auth was asked.
+    """
+
+    def __init__(self, *, registry: Bus, auth: Bus, runner: Bus, directory: Path) -> None:
+        self._registry = registry
+        self._auth = auth
+        self._runner = runner
+        self.kek_file = directory / "kek"
+        self.scripts: dict[str, Script] = {}
+        self.identities: dict[str, Identity] = {
+            "": Identity(
+                tenant=DEMO_TENANT,
+                principal="user-demo-123",
+                roles=("Admin",),
+                grant=ADMIN,
+                credential_id="demo",
+            )
+        }
+        self.seen: list[Call] = []
+        self.asked = 0
+        self._endpoints: list[Endpoint] = []
+        self.catalog: KV
+        self.config: KV
+
+    async def start(self) -> None:
+        """Make the buckets, a signing key, and serve."""
+        kek = os.urandom(KEK_BYTES)
+        self.kek_file.touch(mode=0o600)
+        self.kek_file.write_text(base64.b64encode(kek).decode())
+        self.catalog = await KV.ensure(self._registry, buckets.CATALOG)
+        await KV.ensure(self._registry, buckets.INSTANCES)
+        self.config = await KV.ensure(self._auth, buckets.CONFIG)
+        keys = await KV.ensure(self._auth, buckets.KEYS)
+        key = new_signing_key(kek, created_ms=now_ms(), use_from_ms=0)
+        await keys.put(f"sign.{key.kid}", msgspec.json.encode(key))
+        self._endpoints = [
+            serve_operation(self._auth, tenant_auth.authenticate, self._authenticate),
+            *(
+                Endpoint(
+                    self._runner,
+                    subject=f"{ROOT}.*.{kind}.>",
+                    queue=QUEUE,
+                    handler=self._serve,
+                    slots=1_000,
+                    name=kind,
+                )
+                for kind in ("call", "rpc")
+            ),
+        ]
+        for endpoint in self._endpoints:
+            await endpoint.start()
+
+    async def stop(self) -> None:
+        """Serve no more."""
+        for endpoint in self._endpoints:
+            await endpoint.drain(1.0)
+
+    async def put_server(
+        self, server: str, *tools: CatalogTool, tenant: str = "_", **members: object
+    ) -> None:
+        """Write a catalogue as the registry does."""
+        made = Catalog(tenant=tenant, server=server, tools=tools, **members)  # type: ignore[arg-type]
+        made = msgspec.structs.replace(made, hash=catalogs.catalog_hash(made))
+        stored = catalogs.encode_catalog(made)
+        for key, part in stored.parts:
+            await self.catalog.put(key, part)
+        await self.catalog.put(stored.key, stored.head)
+
+    async def remove_server(self, server: str, *, tenant: str = "_") -> None:
+        """Forget a catalogue."""
+        await self.catalog.purge(catalogs.catalog_key(tenant, server))
+
+    def allow(self, credential: str, grant: Grant = ADMIN, **members: object) -> None:
+        """Make a credential good."""
+        known: dict[str, object] = {
+            "tenant": DEMO_TENANT,
+            "principal": f"owner-of-{credential}",
+            "roles": ("User",),
+            "credential_id": f"key:{credential}",
+        }
+        self.identities[credential] = Identity(grant=grant, **{**known, **members})  # type: ignore[arg-type]
+
+    async def revoke(self, credential: str) -> None:
+        """Revoke a key as tenant-auth does: the record first, answers after it."""
+        identity = self.identities.pop(credential)
+        record = KeyRecord(
+            id=credential,
+            tenant=identity.tenant,
+            principal=identity.principal,
+            mac="",
+            pepper="",
+            revoked_ms=now_ms(),
+        )
+        await self.config.put(buckets.key("key", credential), msgspec.json.encode(record))
+
+    async def _authenticate(self, params: Authenticate) -> Identity:
+        self.asked += 1
+        identity = self.identities.get(params.credential)
+        if identity is None:
+            raise MeshError(ErrorKind.UNAUTHENTICATED, "the credential is not known")
+        if params.tenant not in {"", identity.tenant}:
+            raise MeshError(
+                ErrorKind.DENIED, "not a tenant of this credential", data={"missing": params.tenant}
+            )
+        return identity
+
+    async def _serve(self, call: Call) -> bytes:
+        self.seen.append(call)
+        message = msgspec.json.decode(call.payload, type=_Message)
+        script = self.scripts.get(f"{call.subject.names[0]}:{_target(call)}")
+        if script is None:
+            raise MeshError(ErrorKind.PARAMS, "no script for this call")
+        return encode_response(message.id, await script(call, message.params))
+
+    async def called(self, count: int, *, timeout_s: float = 5.0) -> None:
+        """Wait until so many calls have reached a server."""
+        async with asyncio.timeout(timeout_s):
+            while len(self.seen) < count:  # noqa: ASYNC110 - polls a list in a test
+                await asyncio.sleep(0.005)
+
+
+class _Message(msgspec.Struct):
+    id: str | int
+    params: dict[str, msgspec.Raw] = {}
+
+
+def _target(call: Call) -> str:
+    if call.subject.kind.value == "call":
+        return call.subject.names[1]
+    return call.subject.method
