@@ -8,6 +8,7 @@ over failed calls would be worth nothing.
 import asyncio
 import time
 from collections.abc import Callable
+from typing import cast
 
 import msgspec
 
@@ -57,8 +58,7 @@ class _Http(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._send()
 
     def _send(self) -> None:
@@ -137,8 +137,7 @@ class _Lines(asyncio.Protocol):
         self.done: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
+        self._transport = cast("asyncio.Transport", transport)
         self._send(self._window)
 
     def _send(self, count: int) -> None:

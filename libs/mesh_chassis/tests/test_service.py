@@ -66,7 +66,11 @@ def endpoint(bus: Bus, server: str, release: asyncio.Event | None = None) -> End
         return b'"done"'
 
     return Endpoint(
-        bus, subject=subjects.call(subjects.ANY, server, subjects.ANY), queue=subjects.QUEUE, handler=answer, slots=3
+        bus,
+        subject=subjects.call(subjects.ANY, server, subjects.ANY),
+        queue=subjects.QUEUE,
+        handler=answer,
+        slots=3,
     )
 
 

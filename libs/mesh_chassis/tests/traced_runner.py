@@ -22,7 +22,10 @@ async def main(endpoint: str, url: str, seed: str) -> None:
     config = BusConfig(urls=(url,), nkey_seed_file=seed)
     bus = await Bus.connect(config, service="tool-runner", instance="runner-1")
     served = Endpoint(
-        bus, subject=subjects.call(subjects.ANY, "traced", subjects.ANY), queue=subjects.QUEUE, handler=answer
+        bus,
+        subject=subjects.call(subjects.ANY, "traced", subjects.ANY),
+        queue=subjects.QUEUE,
+        handler=answer,
     )
     await served.start()
     print("ready", flush=True)

@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from mesh_cli import children
-from mesh_cli.children import Child, Command, describe_exit, tail
+from mesh_cli.children import Child, Command, describe_exit
 from mesh_cli.failure import Exit, Failure
 
 SLEEPER = """
@@ -178,11 +178,3 @@ async def test_large_log_is_cut_under_the_running_child(
 def test_exit_codes_are_said_in_words() -> None:
     assert describe_exit(75) == "exit 75"
     assert describe_exit(-9) == "SIGKILL"
-
-
-def test_tail_is_the_end_of_the_log(tmp_path: Path) -> None:
-    log = tmp_path / "log"
-    log.write_text("\n".join(str(number) for number in range(100)))
-
-    assert tail(log, 2) == "    98\n    99"
-    assert tail(tmp_path / "none") == ""

@@ -7,7 +7,6 @@ acknowledged write through a power cut, and the acknowledgement format is pinned
 parse it.
 """
 
-import json
 import os
 from collections.abc import Sequence
 from pathlib import Path
@@ -134,7 +133,7 @@ def render(settings: BrokerSettings, users: Sequence[BrokerUser]) -> str:
 
 
 def _quoted(text: str) -> str:
-    return json.dumps(text)
+    return msgspec.json.encode(text).decode()
 
 
 def _server(settings: BrokerSettings) -> list[str]:

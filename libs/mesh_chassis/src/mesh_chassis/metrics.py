@@ -94,6 +94,7 @@ DECLARED: tuple[Declared, ...] = (
         text="Restarts of upstream servers.",
         labels=("server",),
     ),
+    Declared(name="mesh_runner_servers", shape=Shape.GAUGE, text="Servers this runner serves now."),
     Declared(name="mesh_child_processes", shape=Shape.GAUGE, text="Child processes alive."),
     Declared(
         name="mesh_watch_age_seconds",

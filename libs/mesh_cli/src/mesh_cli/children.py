@@ -21,8 +21,9 @@ from pathlib import Path
 import msgspec
 
 from mesh_cli.failure import Exit, Failure
+from mesh_cli.last_words import last_words, tail
 
-__all__ = ["Child", "Command", "tail"]
+__all__ = ["DRAIN_MAX_S", "Child", "Command", "describe_exit"]
 
 BACKOFF_FIRST_S = 0.25
 BACKOFF_MAX_S = 10.0
@@ -166,9 +167,10 @@ class Child:
                 code=Exit.CONFIG,
             )
         wait_s = pause_s * random.uniform(0.75, 1.25)  # noqa: S311 - jitter, not a secret
+        reason = last_words(self.command.log)
         self._say(
-            f"{self.command.name} ended ({describe_exit(code)}), starting again in "
-            f"{wait_s:.1f} s; log: {self.command.log}"
+            f"{self.command.name} ended ({describe_exit(code)}), starting again in {wait_s:.1f} s"
+            f"{f': {reason}' if reason and code > 0 else ''}"
         )
         try:
             async with asyncio.timeout(wait_s):
@@ -223,15 +225,3 @@ def describe_exit(code: int) -> str:
         return signal.Signals(-code).name
     except ValueError:
         return f"signal {-code}"
-
-
-def tail(log: Path, lines: int = 5) -> str:
-    """The last lines of a log, indented; "" when there is none."""
-    try:
-        with log.open("rb") as file:
-            file.seek(0, os.SEEK_END)
-            file.seek(max(0, file.tell() - 16_384))
-            text = file.read().decode(errors="replace")
-    except OSError:
-        return ""
-    return "\n".join(f"    {row[:500]}" for row in text.splitlines()[-lines:])

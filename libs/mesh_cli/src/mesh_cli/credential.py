@@ -22,12 +22,11 @@ from mesh_cli.failure import Failure
 from mesh_cli.options import Target
 from mesh_cli.plan import FIRST_TENANT
 from mesh_cli.platform import operator_bus
-from mesh_cli.state import StateDir
+from mesh_cli.state import KEY_FILE, StateDir
 
 __all__ = ["FIRST_PRINCIPAL", "first_credential"]
 
 FIRST_PRINCIPAL = "admin"
-KEY_FILE = "admin.key"
 _PAUSE_S = 0.2
 
 

@@ -10,8 +10,9 @@ from pathlib import Path
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mesh_cli import bootstrap, plan
-from mesh_cli.children import Child, Command, tail
+from mesh_cli.children import Child, Command
 from mesh_cli.failure import Failure
+from mesh_cli.last_words import tail
 from mesh_cli.plan import Instance, Ports
 from mesh_cli.state import Endpoint, RunRecord, StateDir
 from mesh_cli.user_file import MeshFile

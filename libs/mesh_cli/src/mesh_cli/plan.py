@@ -211,20 +211,21 @@ def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
 def _tool_runner(content: MeshFile, servers: Sequence[ServerDefinition]) -> dict[str, Any]:
     return {
         "runner": {"allow_unsigned": development(content)},
-        "mcp_servers": [
-            {
-                key: value
-                for key, value in msgspec.to_builtins(server).items()
-                if key != "generation"
-            }
-            for server in servers
-        ],
+        "mcp_servers": [_document(server) for server in servers],
     }
+
+
+def _document(server: ServerDefinition) -> dict[str, Any]:
+    """A server as a table of the file; its generation is the registry's business."""
+    table = msgspec.to_builtins(server)
+    table.pop("generation", None)
+    return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
 def _gateway(content: MeshFile, where: Where, http: int, tcp: int) -> dict[str, Any]:
     performance = content.performance
     rate = performance.rate_limit_per_second
+    local = is_loopback(content.server.host)
     return {
         "http": {
             "host": content.server.host,
@@ -238,6 +239,8 @@ def _gateway(content: MeshFile, where: Where, http: int, tcp: int) -> dict[str, 
             "rate_per_second": rate,
             "burst": max(1, round(rate)),
             "connections": performance.max_connections,
+            # Behind loopback every caller has the same address.
+            **({"connections_per_source": performance.max_connections} if local else {}),
             "call_timeout_s": performance.request_timeout_seconds,
         },
         "server": {"name": content.server.name, "instructions": content.server.description},

@@ -12,7 +12,7 @@ from mesh_cli import rpc
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import Target, target
 from mesh_cli.plan import DEMO_TENANT
-from mesh_cli.state import StateDir
+from mesh_cli.state import KEY_FILE, StateDir
 
 __all__ = ["Caller", "Request", "caller"]
 
@@ -74,8 +74,12 @@ def caller(given: dict[str, Any]) -> Caller:
     tenant: str = given.pop("tenant", "") or ""
     timed = bool(given.get("timeout"))
     goal = target(given)
-    if not tenant:
-        tenant = _tenant_here(goal) or DEMO_TENANT
+    record = StateDir(Path(goal.state)).read_run() if goal.state else None
+    tenant = tenant or (record.tenant if record is not None else DEMO_TENANT)
+    if record is not None and not record.development and not url:
+        # Who holds the state directory holds its first key: call as its owner.
+        url = record.http
+        token = token or _first_key(goal)
     if url and "://" not in url:
         url = f"http://{url}"
     if url and not url.startswith(("http://", "https://")):
@@ -89,9 +93,9 @@ def caller(given: dict[str, Any]) -> Caller:
     )
 
 
-def _tenant_here(goal: Target) -> str:
-    """Tenant of the mesh in the state directory; "" when none runs there."""
-    if not goal.state:
+def _first_key(goal: Target) -> str:
+    """The key that ``mesh up`` made for the owner; "" when there is none."""
+    try:
+        return (StateDir(Path(goal.state)).keys / KEY_FILE).read_text().strip()
+    except OSError:
         return ""
-    record = StateDir(Path(goal.state)).read_run()
-    return record.tenant if record is not None else ""

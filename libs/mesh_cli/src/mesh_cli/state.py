@@ -14,9 +14,20 @@ import msgspec
 
 from mesh_cli.failure import Exit, Failure
 
-__all__ = ["DIRECTORY", "Endpoint", "RunLock", "RunRecord", "StateDir", "find", "require"]
+__all__ = [
+    "DIRECTORY",
+    "KEY_FILE",
+    "Endpoint",
+    "RunLock",
+    "RunRecord",
+    "StateDir",
+    "find",
+    "require",
+]
 
 DIRECTORY = ".mesh"
+KEY_FILE = "admin.key"
+"""First API key of a mesh that asks for credentials."""
 _PRIVATE = 0o700
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.02

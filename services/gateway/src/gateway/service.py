@@ -20,7 +20,7 @@ from mesh_chassis.callerctx import ContextSigner, load_kek
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.service import Service
 
-__all__ = ["NAME", "build"]
+__all__ = ["NAME", "Edges", "build", "build_edges"]
 
 NAME = "gateway"
 AUTH_TIMEOUT_S = 1.0
@@ -31,8 +31,20 @@ START_S = 30.0
 class Edges:
     """The listeners, opened and drained together."""
 
-    def __init__(self, *edges: TcpEdge | HttpEdge | None) -> None:
-        self._edges = [edge for edge in edges if edge is not None]
+    def __init__(self, tcp: TcpEdge | None, http: HttpEdge | None) -> None:
+        self._tcp = tcp
+        self._http = http
+        self._edges = [edge for edge in (tcp, http) if edge is not None]
+
+    @property
+    def tcp_port(self) -> int:
+        """Port of the TCP edge; 0 when there is none."""
+        return self._tcp.port if self._tcp is not None else 0
+
+    @property
+    def http_port(self) -> int:
+        """Port of the HTTP edge; 0 when there is none."""
+        return self._http.port if self._http is not None else 0
 
     async def start(self) -> None:
         """Listen."""
@@ -45,6 +57,11 @@ class Edges:
 
 
 async def build(service: Service, config: GatewayConfig) -> None:
+    """As ``build_edges``; what ``runtime.run`` takes."""
+    await build_edges(service, config)
+
+
+async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     """Load what the gateway knows and add every edge.
 
     Raises:
@@ -119,3 +136,4 @@ async def build(service: Service, config: GatewayConfig) -> None:
         await ring.close()
 
     service.on_stop(stop)
+    return edges

@@ -7,11 +7,14 @@ is slow, silent or gone, and when a key is revoked, without starting three more 
 import asyncio
 import base64
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
+from contextlib import asynccontextmanager
 from pathlib import Path
 
 import msgspec
 
+from gateway import service as gateway_service
+from gateway.config import GatewayConfig, HttpConfig, KeysConfig, SecurityConfig, TcpConfig
 from mcp_proto import buckets, catalogs
 from mcp_proto.codec import encode_response
 from mcp_proto.contracts import tenant_auth
@@ -24,8 +27,23 @@ from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint, serve_operation
 from mesh_chassis.callerctx import KEK_BYTES, new_signing_key
 from mesh_chassis.clock import now_ms
+from mesh_chassis.config import ServiceSection
+from mesh_chassis.service import Service
+from mesh_chassis.testing.in_process import in_process
 
-__all__ = ["ADMIN", "DEMO_TENANT", "Script", "Surroundings", "text_result", "tool"]
+__all__ = [
+    "ADMIN",
+    "DEMO_TENANT",
+    "Running",
+    "Script",
+    "Surroundings",
+    "running_gateway",
+    "surrounded",
+    "text_result",
+    "tool",
+]
+
+Connect = Callable[..., Awaitable[Bus]]
 
 DEMO_TENANT = "demo-tenant"
 ADMIN = Grant(permissions=frozenset({"CallTools", "ReadKV", "WriteKV", "Manage"}), allow=("*",))
@@ -191,3 +209,60 @@ def _target(call: Call) -> str:
     if call.subject.kind.value == "call":
         return call.subject.names[1]
     return call.subject.method
+
+
+class Running:
+    """A gateway in this process, with real sockets."""
+
+    def __init__(self, service: Service, edges: gateway_service.Edges) -> None:
+        self.service = service
+        self.edges = edges
+
+    @property
+    def http(self) -> str:
+        """Base URL of the HTTP edge."""
+        return f"http://127.0.0.1:{self.edges.http_port}"
+
+    @property
+    def tcp(self) -> int:
+        """Port of the TCP edge."""
+        return self.edges.tcp_port
+
+
+@asynccontextmanager
+async def surrounded(connect: Connect, directory: Path) -> AsyncGenerator[Surroundings]:
+    """The surroundings on a broker of their own; ``connect`` is the fixture ``connect_bus``."""
+    parts = Surroundings(
+        registry=await connect("registry", "registry-1"),
+        auth=await connect("tenant-auth", "tenant-auth-1"),
+        runner=await connect("tool-runner", "runner-1"),
+        directory=directory,
+    )
+    await parts.start()
+    try:
+        yield parts
+    finally:
+        await parts.stop()
+
+
+@asynccontextmanager
+async def running_gateway(
+    around: Surroundings, connect: Connect, instance: str = "gateway-1", **tables: object
+) -> AsyncGenerator[Running]:
+    """A gateway in development mode on free ports; ``tables`` replace configuration tables."""
+    made: dict[str, object] = {
+        "service": ServiceSection(instance=instance),
+        "http": HttpConfig(port=0),
+        "tcp": TcpConfig(port=0),
+        "security": SecurityConfig(development=True),
+        "keys": KeysConfig(kek_file=str(around.kek_file)),
+    }
+    config = GatewayConfig(**{**made, **tables})  # type: ignore[arg-type]
+    edges: list[gateway_service.Edges] = []
+
+    async def build(service: Service, config: GatewayConfig) -> None:
+        edges.append(await gateway_service.build_edges(service, config))
+
+    bus = await connect("gateway", instance)
+    async with in_process(build, config, bus) as service:
+        yield Running(service, edges[0])

@@ -57,9 +57,7 @@ class KeyRotation:
         if not todo.make:
             return
         if await self._keyring.make(todo.make, now_ms=now_ms, use_from_ms=todo.use_from_ms):
-            _log.info(
-                "signing key made", extra={"kid": todo.make, "use_from_ms": todo.use_from_ms}
-            )
+            _log.info("signing key made", extra={"kid": todo.make, "use_from_ms": todo.use_from_ms})
 
 
 class Reconciler:

@@ -1,6 +1,5 @@
 """How a test broker runs: as a child process, or as a container."""
 
-import json
 import os
 import shutil
 import signal
@@ -10,6 +9,8 @@ import sys
 import time
 from pathlib import Path
 from typing import Any, Protocol
+
+import msgspec
 
 __all__ = ["ContainerEngine", "Engine", "ProcessEngine", "find_binary", "live_pids"]
 
@@ -261,7 +262,7 @@ class ContainerEngine:
 def _port_in(ports: Path) -> int:
     """Port in a ports file; -1 while the server has not written all of it."""
     try:
-        listed: dict[str, list[str]] = json.loads(ports.read_bytes())
+        listed = msgspec.json.decode(ports.read_bytes(), type=dict[str, list[str]])
         return int(listed["nats"][0].rsplit(":", 1)[1])
     except (OSError, ValueError, LookupError):
         return -1

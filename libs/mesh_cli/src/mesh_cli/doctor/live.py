@@ -15,12 +15,12 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import CLOCK_LEEWAY_S
 from mesh_chassis.bus.connection import Bus
 from mesh_cli import jetstream, rpc
-from mesh_cli.children import tail
 from mesh_cli.commands.micro import discover
 from mesh_cli.connection import Connection, connected
 from mesh_cli.doctor.files import read_service, read_text, service_files
 from mesh_cli.doctor.finding import Finding
 from mesh_cli.failure import Exit, Failure
+from mesh_cli.last_words import last_words
 from mesh_cli.options import Target
 from mesh_cli.platform import operator_bus
 from mesh_cli.state import RunRecord, StateDir
@@ -101,12 +101,12 @@ async def check_services(client: Connection, state: StateDir, record: RunRecord)
     for point in record.endpoints:
         if point.service == "nats-server" or point.instance in alive:
             continue
-        log = tail(state.log(point.instance), 3)
+        words = last_words(state.log(point.instance))
         findings.append(
             Finding(
                 check="service",
                 what=f"{point.instance} does not answer on the bus",
-                why="it is down, hung or starting again; its last words:\n" + log,
+                why=f"it is down, hung or starting again; its last words: {words}",
                 mend=f"mesh logs {point.instance}",
             )
         )

@@ -9,6 +9,7 @@ import asyncio
 import logging
 import socket
 import ssl
+from typing import cast
 
 from gateway.backend import Backend
 from gateway.config import LimitsConfig, TcpConfig
@@ -164,7 +165,8 @@ class _Peer(asyncio.Protocol):
         self.stalled_since: float | None = None
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
+        # uvloop's transports are no subclass of asyncio.Transport, only the same shape.
+        transport = cast("asyncio.Transport", transport)
         self._transport = transport
         raw: socket.socket | None = transport.get_extra_info("socket")
         if raw is not None and raw.family in {socket.AF_INET, socket.AF_INET6}:

@@ -10,11 +10,11 @@ import logging
 import os
 from collections import deque
 from collections.abc import Callable
+from typing import cast
 
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.framing import Line, LineFramer, TooLong, to_line
 from mcp_proto.limits import EDGE_MESSAGE_BYTES
-
 from tool_runner.upstreams.children import Child
 
 __all__ = ["LOG_RING_BYTES", "LogPipe", "Pipes"]
@@ -198,8 +198,8 @@ class LogPipe(asyncio.Protocol):
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
         """Called by the event loop."""
-        if isinstance(transport, asyncio.ReadTransport):
-            self._transport = transport
+        # uvloop's transports are no subclass of asyncio's, only the same shape.
+        self._transport = cast("asyncio.ReadTransport", transport)
 
     def data_received(self, data: bytes) -> None:
         """Called by the event loop."""
