@@ -83,7 +83,7 @@ class Presence:
     @property
     def record(self) -> InstanceRecord:
         """What the next beat writes."""
-        return msgspec.structs.replace(self._record, inflight=self._inflight())
+        return msgspec.structs.replace(self._record, inflight=self._inflight(), now_ms=now_ms())
 
     def set_servers(self, servers: Mapping[str, str]) -> None:
         """Say at once what is served: ``{tenant}.{server}`` → catalogue hash."""

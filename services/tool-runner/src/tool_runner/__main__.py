@@ -1,7 +1,6 @@
 """Run the tool runner: ``python -m tool_runner --config FILE``."""
 
 from mesh_chassis.runtime import run
-
 from tool_runner.config import ToolRunnerConfig
 from tool_runner.service import NAME, build
 

@@ -3,10 +3,11 @@
 from typing import Annotated
 
 import msgspec
+from msgspec import Meta
+
 from mcp_proto.contracts.registry import ServerDefinition
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
-from msgspec import Meta
 
 __all__ = ["ChildConfig", "LimitsConfig", "RunnerSection", "ToolRunnerConfig"]
 

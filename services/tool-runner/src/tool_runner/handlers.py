@@ -4,13 +4,13 @@ from collections.abc import Mapping
 from typing import Protocol
 
 import msgspec
+
 from mcp_proto.codec import encode_error, encode_response
 from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.endpoint import Call
 from mesh_chassis.callerctx import ContextVerifier
-
 from tool_runner.core.requests import TOOLS_CALL, Asked, read_request
 from tool_runner.core.toolbox import Toolbox, failure
 from tool_runner.toolsets.toolset import Tool, Toolset

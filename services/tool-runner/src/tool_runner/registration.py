@@ -10,6 +10,7 @@ import random
 from collections.abc import Callable
 
 import msgspec
+
 from mcp_proto.catalogs import catalog_hash
 from mcp_proto.contracts.registry import Catalog, Put, Remove, put, remove
 from mcp_proto.errors import ErrorKind, MeshError
@@ -109,9 +110,7 @@ class Registration:
 
     async def _register(self, pair: tuple[str, str], catalog: Catalog) -> bool:
         tenant, server = pair
-        params = Put(
-            tenant=tenant, server=server, instance=self._bus.instance, hash=catalog.hash
-        )
+        params = Put(tenant=tenant, server=server, instance=self._bus.instance, hash=catalog.hash)
         try:
             answer = await self._bus.operation(put, params, timeout_s=PUT_TIMEOUT_S)
             if not answer.known:
@@ -122,7 +121,7 @@ class Registration:
                 _log.info("not registered yet: %s", error.message, extra={"server": server})
                 return False
             # Asking again would not help: the registry refuses this catalogue.
-            _log.error("the registry refused: %s", error.message, extra={"server": server})  # noqa: TRY400
+            _log.error("the registry refused: %s", error.message, extra={"server": server})
             self._refused[pair] = error.message
         else:
             self._refused.pop(pair, None)

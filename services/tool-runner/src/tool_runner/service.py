@@ -1,6 +1,7 @@
 """The runner's table of contents: native toolsets, upstream servers, and what keeps them known."""
 
 import asyncio
+import functools
 
 from mcp_proto import subjects
 from mcp_proto.errors import MeshError
@@ -11,7 +12,6 @@ from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.presence import Presence
 from mesh_chassis.service import Service
-
 from tool_runner.config import ToolRunnerConfig
 from tool_runner.drivers.jetstream import JetStreamStorage
 from tool_runner.handlers import Admission, NativeHandlers, ServerHandlers
@@ -40,9 +40,7 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     admission = await _admission(service, config)
     toolsets = _toolsets(service, config)
     native = NativeHandlers(toolsets, admission)
-    presence = service.presence
-    announce = presence.set_servers if isinstance(presence, Presence) else lambda _: None
-    registration = Registration(bus, announce)
+    registration = Registration(bus, functools.partial(_announce, service))
 
     for toolset in toolsets:
         for subject in _subjects(PLATFORM, toolset.server):
@@ -76,6 +74,11 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     service.on_stop(supervisor.close)
     service.metrics.ask("mesh_runner_servers", lambda: float(supervisor.held))
     bus.on_reconnect(again)
+
+
+def _announce(service: Service, servers: dict[str, str]) -> None:
+    if isinstance(service.presence, Presence):
+        service.presence.set_servers(servers)
 
 
 class _ServedServer:

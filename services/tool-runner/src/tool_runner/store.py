@@ -5,13 +5,13 @@ import logging
 from collections.abc import Callable
 
 import msgspec
+
 from mcp_proto import buckets
 from mcp_proto.contracts.registry import RestartRecord, ServerDefinition
 from mcp_proto.errors import MeshError
 from mesh_chassis.bucket import KV, Conflict
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.watch import Watch
-
 from tool_runner.core.placement import Placement
 
 __all__ = ["LEASE_TTL_S", "DefinitionWatch", "PlacementStore", "Seen"]
@@ -174,7 +174,7 @@ class DefinitionWatch:
             else:
                 self._on_definition(key, value)
         except msgspec.DecodeError as error:
-            _log.error("entry %s of mesh_servers is unusable: %s", key, error)  # noqa: TRY400
+            _log.error("entry %s of mesh_servers is unusable: %s", key, error)
             return
         self._on_change()
 

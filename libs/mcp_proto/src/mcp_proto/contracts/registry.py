@@ -92,6 +92,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
         slots: calls it runs at once; inflight: calls running now.
         started_ms: Unix ms at which the process started.
         draining: True once it stops taking work.
+        now_ms: Unix ms on its own clock at this beat; beside the broker's time of the write it
+            shows how far the clocks are apart (``mesh doctor``).
     """
 
     service: str
@@ -100,6 +102,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     node: str = ""
     pid: int = 0
     started_ms: int = 0
+    now_ms: int = 0
     slots: int = 0
     inflight: int = 0
     draining: bool = False

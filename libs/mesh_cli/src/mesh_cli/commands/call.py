@@ -23,7 +23,7 @@ class _Content(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     content: tuple[msgspec.Raw, ...] = ()
-    structured_content: msgspec.Raw | None = None
+    structured_content: msgspec.Raw = msgspec.Raw(b"")
     is_error: bool = False
 
 
@@ -90,8 +90,9 @@ def _show(result: bytes) -> int:
         else:
             terminal.line(terminal.pretty(bytes(item)))
         shown = True
-    if not shown and decoded.structured_content is not None:
-        terminal.line(terminal.pretty(bytes(decoded.structured_content)))
+    structured = bytes(decoded.structured_content)
+    if structured and not shown:
+        terminal.line(terminal.pretty(structured))
     return Exit.FAILED if decoded.is_error else Exit.OK
 
 

@@ -213,8 +213,9 @@ async def _service_clocks(client: Connection) -> AsyncIterator[tuple[str, float]
             record = msgspec.json.decode(found.data, type=InstanceRecord)
         except msgspec.DecodeError:
             continue
-        offset_ms = getattr(record, "clock_offset_ms", 0)
-        yield f"{record.instance} on {record.node or 'this host'}", offset_ms / 1000
+        if record.now_ms:
+            ahead_s = _unix(found.time) - record.now_ms / 1000
+            yield f"{record.instance} on {record.node or 'this host'}", ahead_s
 
 
 def _unix(text: str) -> float:

@@ -7,6 +7,7 @@ schemas pass byte for byte (docs/architecture.md, "Byte for byte").
 """
 
 import msgspec
+
 from mcp_proto.codec import decode_as, encode, pick, remove, splice
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.methods import CACHEABLE
@@ -212,7 +213,8 @@ def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
         return splice(result, _UNCACHED if method in CACHEABLE else _COMPLETE)
     except MeshError as error:
         raise MeshError(
-            ErrorKind.UPSTREAM, "the server answered with a malformed result",
+            ErrorKind.UPSTREAM,
+            "the server answered with a malformed result",
             outcome=Outcome.EXECUTED,
         ) from error
 

@@ -1,6 +1,7 @@
 """What of an upstream's lists can be listed on: names that subjects can carry, bounded schemas."""
 
 import msgspec
+
 from mcp_proto.codec import decode_as
 from mcp_proto.contracts.registry import CatalogTool
 from mcp_proto.errors import MeshError

@@ -9,6 +9,7 @@ and only then takes the record over. So a planned move has no gap.
 from enum import StrEnum
 
 import msgspec
+
 from mcp_proto import buckets
 
 __all__ = ["Move", "Placement", "decide", "placement_key"]

@@ -6,6 +6,7 @@ refused. Headers and most of the body may be absent: a person with any NATS clie
 """
 
 import msgspec
+
 from mcp_proto.codec import decode_as, decode_message, pick, splice
 from mcp_proto.envelope import MODERN, RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError

@@ -11,6 +11,7 @@ from typing import Protocol
 
 import jsonschema_rs
 import msgspec
+
 from mcp_proto.contracts.registry import CatalogTool
 from mcp_proto.errors import ErrorKind, MeshError
 

@@ -11,13 +11,13 @@ from collections.abc import Awaitable, Callable
 from typing import TypeVar
 
 import msgspec
+
 from mcp_proto.buckets import tenant_kv
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.subjects import decode_token, encode_token
 from mesh_chassis.bucket import KV, stream_of
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.stream import ensure_stream
-
 from tool_runner.drivers.storage import ENCODED_KEY_CHARS_MAX, SCAN_MAX, Page, Stored
 
 __all__ = ["JetStreamStorage"]
@@ -85,7 +85,9 @@ class JetStreamStorage:
             if text is not None and text.startswith(prefix) and text > after
         )
         more = len(texts) > limit
-        return Page(keys=tuple(texts[:limit]), cursor=encode_token(texts[limit - 1]) if more else "")
+        return Page(
+            keys=tuple(texts[:limit]), cursor=encode_token(texts[limit - 1]) if more else ""
+        )
 
     async def _with_bucket(self, tenant: str, use: Callable[[KV], Awaitable[T]]) -> T:
         kv = self._buckets.get(tenant)

@@ -12,12 +12,12 @@ from enum import StrEnum
 from typing import TypeVar
 
 import msgspec
+
 from mcp_proto.contracts.registry import Catalog, ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.versions import Revision
 from mesh_chassis.breaker import Breaker
 from mesh_chassis.tasks import Tasks
-
 from tool_runner.core.restarts import Restarts, Wait
 from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream

@@ -14,13 +14,13 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
+
 from mcp_proto.contracts.registry import Catalog, ServerDefinition
 from mcp_proto.errors import MeshError
 from mesh_chassis.bus.connection import Bus
-
 from tool_runner.core.placement import Move, Placement, decide, placement_key
 from tool_runner.store import LEASE_TTL_S, PlacementStore, Seen
-from tool_runner.supervisor.hosted import HostedServer
+from tool_runner.supervisor.hosted import HostedServer, ServerState
 from tool_runner.supervisor.probes import PROBE_EVERY_S, Probes
 
 __all__ = ["Keeper", "Served", "Surroundings"]
@@ -123,9 +123,7 @@ class Keeper:
                 elif warm is not None:
                     await self._release_host(warm, drain_s=0.0)
             except MeshError as error:
-                _log.warning(
-                    "placement: %s", error.message, extra={"server": self.definition.name}
-                )
+                _log.warning("placement: %s", error.message, extra={"server": self.definition.name})
                 await asyncio.sleep(ERROR_PAUSE_S)
 
     async def leave(self, *, handover: bool) -> None:
@@ -134,7 +132,9 @@ class Keeper:
         Args:
             handover: wait for a successor.
         """
-        if handover and self.holds:
+        # A server that does not run has no calls to lose: it moves without a handover.
+        running = self.hosted is not None and self.hosted.state is ServerState.RUNNING
+        if handover and self.holds and running:
             self._record = msgspec.structs.replace(self._record, leaving=True)
             self._leaving.set()
             self._store.poke(self._key)
@@ -229,7 +229,16 @@ class Keeper:
         if self.holds:
             return hosted
         await self._release_host(hosted, drain_s=DRAIN_S)
+        await self._unmark(marked)
         return None
+
+    async def _unmark(self, marked: Placement) -> None:
+        """We could not start it: the leaving holder shall not wait for us."""
+        seen = await self._store.read(self._key)
+        if seen.record is not None and seen.record.successor == self._nonce:
+            bare = msgspec.structs.replace(marked, successor="")
+            await self._store.update(self._key, bare, seen.revision)
+        await asyncio.sleep(SUCCESSOR_WAIT_S)
 
     async def _seize_from(self, marked: Placement) -> None:
         """The leaving holder renews meanwhile, so the revision may move a few times."""

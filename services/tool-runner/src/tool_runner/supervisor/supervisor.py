@@ -5,6 +5,7 @@ import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
+
 from mcp_proto import buckets
 from mcp_proto.contracts.registry import Catalog, ServerDefinition
 from mcp_proto.errors import MeshError
@@ -13,7 +14,6 @@ from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.tasks import Tasks
-
 from tool_runner.registration import Registration
 from tool_runner.store import DefinitionWatch, PlacementStore
 from tool_runner.supervisor.hosted import HostedServer, HostSettings
@@ -164,7 +164,7 @@ class Supervisor:
         self._tasks.spawn(self._definitions.start(self._bus), name="definitions")
         while True:
             self._nudged.clear()
-            await self._reconcile()
+            self._reconcile()
             await self._nudged.wait()
 
     def _surroundings(self, store: PlacementStore) -> Surroundings:
@@ -207,12 +207,14 @@ class Supervisor:
                 del wanted[pair]
         return wanted
 
-    async def _reconcile(self) -> None:
+    def _reconcile(self) -> None:
         if self._draining or self._around is None:
             return
         wanted = self._wanted()
         for pair in [pair for pair in self._keepers if pair not in wanted]:
-            await self._retire(pair)
+            # In the background: its calls may take a while to finish. A keeper that wants the
+            # same server again waits for this one's record to go.
+            self._tasks.spawn(self._retire(pair, *self._keepers.pop(pair)), name="retire")
         for pair, definition in wanted.items():
             known = self._keepers.get(pair)
             if known is None:
@@ -222,9 +224,8 @@ class Supervisor:
             elif known[0].definition != definition:
                 known[0].change(definition)
 
-    async def _retire(self, pair: Pair) -> None:
+    async def _retire(self, pair: Pair, keeper: Keeper, task: asyncio.Task[None]) -> None:
         """A server that is no longer wanted: end it here, and forget its catalogue."""
-        keeper, task = self._keepers.pop(pair)
         held = keeper.holds
         await keeper.leave(handover=False)
         done, _ = await asyncio.wait([task], timeout=_RETIRE_S)
@@ -232,7 +233,7 @@ class Supervisor:
             task.cancel()
             await asyncio.wait([task])
         await keeper.close()
-        if held:
+        if held and pair not in self._keepers:
             await self._registration.remove(*pair)
 
     async def _others(self) -> bool:

@@ -6,8 +6,8 @@ Values are any JSON and travel as bytes; keys are any text. How they are stored 
 from typing import Any
 
 import msgspec
-from mcp_proto.codec import encode
 
+from mcp_proto.codec import encode
 from tool_runner.core.toolbox import ToolResult, ToolSpec, failure, success
 from tool_runner.drivers.storage import VALUE_BYTES_MAX, Storage
 from tool_runner.toolsets.toolset import Tool, Toolset
@@ -191,5 +191,10 @@ def toolset(storage: Storage) -> Toolset:
     kv = _Kv(storage)
     return Toolset(
         server="kv",
-        tools=(Tool(_GET, kv.get), Tool(_SET, kv.set), Tool(_DELETE, kv.delete), Tool(_LIST, kv.list)),
+        tools=(
+            Tool(_GET, kv.get),
+            Tool(_SET, kv.set),
+            Tool(_DELETE, kv.delete),
+            Tool(_LIST, kv.list),
+        ),
     )

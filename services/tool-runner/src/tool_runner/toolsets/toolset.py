@@ -3,9 +3,9 @@
 from collections.abc import Awaitable, Callable
 
 import msgspec
+
 from mcp_proto.contracts.registry import Catalog
 from mcp_proto.subjects import PLATFORM
-
 from tool_runner.core.toolbox import ToolResult, ToolSpec
 
 __all__ = ["Tool", "ToolHandler", "Toolset"]

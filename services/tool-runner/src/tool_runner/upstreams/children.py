@@ -6,6 +6,7 @@ gone then, their owners see them exit), and hands out the three pipes of each ch
 """
 
 import asyncio
+import contextlib
 import os
 import secrets
 import socket
@@ -14,8 +15,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import msgspec
-from mcp_proto.errors import ErrorKind, MeshError, Outcome
 
+from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from tool_runner.upstreams import reaper
 from tool_runner.upstreams.reaper import MARKER, Frames
 
@@ -132,10 +133,9 @@ class Children:
         """
         if self._sock is not None and not child.exited.done():
             frame = Frames.pack(b"kill", child.key.encode(), str(int(grace_s * 1000)).encode())
-            try:
+            # On an error the reaper is gone, and its children with it; _lost reports them.
+            with contextlib.suppress(OSError):
                 self._sock.send(frame)
-            except OSError:
-                pass  # the reaper is gone, and its children with it; _lost reports them
 
     async def close(self) -> None:
         """End the reaper, which kills whatever still runs."""

@@ -9,8 +9,8 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 import msgspec
-from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 
+from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from tool_runner.core.dialect import (
     Handshake,
     discover_params,

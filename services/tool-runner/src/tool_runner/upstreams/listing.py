@@ -4,9 +4,9 @@ import logging
 from collections.abc import Awaitable, Callable
 
 import msgspec
+
 from mcp_proto.codec import pick, splice
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-
 from tool_runner.core.dialect import Handshake, discover_params
 from tool_runner.core.offers import read_page, tools_of
 from tool_runner.upstreams.upstream import Offer

@@ -124,14 +124,14 @@ def _victims(table: dict[int, tuple[int, int, int]], root: int, marker: bytes) -
 
 
 def _kill(pid: int, number: int) -> None:
-    try:
+    try:  # noqa: SIM105 - contextlib would be one more import of this small process
         os.kill(pid, number)
     except OSError:
         pass  # gone already
 
 
 def _kill_group(group: int, number: int) -> None:
-    try:
+    try:  # noqa: SIM105
         os.killpg(group, number)
     except OSError:
         pass
@@ -226,7 +226,7 @@ class _Reaper:
         return True
 
     def _send(self, *fields: bytes) -> None:
-        try:
+        try:  # noqa: SIM105
             self._sock.sendall(Frames.pack(*fields))
         except OSError:
             pass  # the runner is gone; the end of its socket is seen next
@@ -326,6 +326,10 @@ def _become(
         os._exit(127)
 
 
+def _noted(_number: int, _frame: object) -> None:
+    """The wakeup socket has the number already."""
+
+
 def main() -> None:
     """Entry of the script."""
     sock = socket.socket(fileno=int(sys.argv[1]))
@@ -336,7 +340,7 @@ def main() -> None:
     far.setblocking(False)
     signal.set_wakeup_fd(far.fileno(), warn_on_full_buffer=False)
     for number in (signal.SIGCHLD, signal.SIGTERM):
-        signal.signal(number, lambda *_: None)
+        signal.signal(number, _noted)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGPIPE, signal.SIG_IGN)
     _Reaper(sock, near).run()

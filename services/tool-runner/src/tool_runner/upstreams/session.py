@@ -11,6 +11,7 @@ from collections import deque
 from collections.abc import Awaitable, Callable
 
 import msgspec
+
 from mcp_proto.codec import (
     decode_as,
     decode_batch,
@@ -26,7 +27,6 @@ from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.framing import TooLong
 from mcp_proto.jsonrpc import ErrorResponse, Message, Notification, Response
 from mcp_proto.jsonrpc import Request as ServerRequest
-
 from tool_runner.core import dialect, log_levels
 from tool_runner.core.dialect import LOG_LEVEL_KEY, TOKEN_KEY, Handshake
 from tool_runner.upstreams.upstream import Listener, Request
@@ -49,7 +49,7 @@ class Wire(msgspec.Struct, frozen=True):
         write: sends a request, waiting at most the seconds given for room.
         write_now: sends a small message without waiting.
         broken: called with a reason when the server cannot be talked to.
-        silent: called when a call ran out of time and nothing at all was heard meanwhile.
+        silent: called when a caller gave up and nothing at all was heard for too long.
     """
 
     write: Callable[[bytes, float], Awaitable[None]]
@@ -95,9 +95,16 @@ class _Pending:
 
 
 class Session:
-    """The conversation. ``receive`` is fed every line; ``end`` fails what is in flight."""
+    """The conversation. ``receive`` is fed every line; ``end`` fails what is in flight.
 
-    def __init__(self, name: str, wire: Wire, listener: Listener) -> None:
+    Args:
+        name: server name, for errors and logs.
+        wire: where messages go.
+        listener: hears of changed lists.
+        silence_max_s: a server that owes answers and says nothing for so long is suspected.
+    """
+
+    def __init__(self, name: str, wire: Wire, listener: Listener, *, silence_max_s: float) -> None:
         self.handshake: Handshake | None = None
         self.heard_at = 0.0
         self._name = name
@@ -108,6 +115,9 @@ class Session:
         self._noise = 0
         self._ended: MeshError | None = None
         self._level = ""
+        self._silence_max_s = silence_max_s
+        self._quiet_from = 0.0
+        """Since when requests wait without any sign of the server; 0 = nothing waits."""
 
     @property
     def inflight(self) -> int:
@@ -184,24 +194,30 @@ class Session:
         cancels: bool = True,
     ) -> Response | ErrorResponse:
         loop = asyncio.get_running_loop()
-        started = loop.time()
+        if not self._quiet_from:
+            self._quiet_from = loop.time()
         timer = loop.call_later(request.timeout_s, pending.expire)
         try:
             await self._wire.write(message, request.timeout_s)
-            return await self._outcome(pending, request, started)
+            return await self._outcome(pending, request)
         except BaseException:
             # Out of band and with our own id: the server may be busy with this very request.
             answered = pending.reply is not None or pending.failure is not None
             if cancels and not answered and self._ended is None:
                 self.tell("notifications/cancelled", b'{"requestId":%d}' % number)
+                self._consider_silence(loop.time())
             raise
         finally:
             timer.cancel()
             del self._pending[number]
 
-    async def _outcome(
-        self, pending: _Pending, request: Request, started: float
-    ) -> Response | ErrorResponse:
+    def _consider_silence(self, now: float) -> None:
+        """A caller gave up. Nothing heard for as long as a call may take: is anybody there?"""
+        quiet = bool(self._quiet_from) and now - self._quiet_from >= self._silence_max_s
+        if quiet and self.handshake is not None:
+            self._wire.silent()
+
+    async def _outcome(self, pending: _Pending, request: Request) -> Response | ErrorResponse:
         while True:
             await pending.wake
             while pending.notes and request.notify is not None:
@@ -211,8 +227,6 @@ class Session:
             if pending.failure is not None:
                 raise pending.failure
             if pending.expired:
-                if self.handshake is not None and self.heard_at <= started:
-                    self._wire.silent()
                 raise MeshError(
                     ErrorKind.DEADLINE,
                     f"server {self._name} did not answer within {request.timeout_s:.3g} s",
@@ -262,6 +276,7 @@ class Session:
 
     def _take(self, message: Message) -> None:
         self.heard_at = asyncio.get_running_loop().time()
+        self._quiet_from = self.heard_at if len(self._pending) > 1 else 0.0
         match message:
             case Response() | ErrorResponse():
                 pending = self._pending.get(message.id) if isinstance(message.id, int) else None

@@ -9,14 +9,14 @@ next life.
 import asyncio
 import logging
 import os
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 
 import msgspec
+
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.limits import LIST_TIMEOUT_S
 from mesh_chassis.tasks import Tasks
-
 from tool_runner.core.dialect import Handshake, discover_params
 from tool_runner.core.environment import child_environment
 from tool_runner.upstreams.children import Child, ChildLimits, Children
@@ -88,6 +88,7 @@ class StdioUpstream:
             definition.name,
             Wire(self._write, self._write_now, self._broken, self._suspect),
             listener,
+            silence_max_s=definition.timeout_s,
         )
 
     @property
@@ -189,9 +190,7 @@ class StdioUpstream:
         def ask(method: str, params: bytes) -> Awaitable[msgspec.Raw | ErrorObject]:
             return self.session.ask(method, params, budget)
 
-        self.session.handshake = await shake_hands(
-            ask, self.session.tell, legacy=self._legacy
-        )
+        self.session.handshake = await shake_hands(ask, self.session.tell, legacy=self._legacy)
         if self.session.handshake.modern:
             self._tasks.spawn(self._listen(), name="listen")
         return await self.read_offer()
@@ -204,7 +203,9 @@ class StdioUpstream:
             if self._closed_at:
                 await asyncio.wait([self._ended], timeout=_EOF_TO_EXIT_S)
             if not self._ended.done():
-                raise self._error(f"failed to start: {error.message}", Outcome.NOT_EXECUTED) from error
+                raise self._error(
+                    f"failed to start: {error.message}", Outcome.NOT_EXECUTED
+                ) from error
             hint = "" if self.spoke else " before it spoke MCP; is it an MCP server?"
             raise self._error(self._ended.result() + hint, Outcome.NOT_EXECUTED) from error
 
@@ -232,7 +233,7 @@ class StdioUpstream:
         self._pipes.write_now(message)
 
     def _suspect(self) -> None:
-        """A call ran out and nothing was heard: is anybody there?"""
+        """Callers gave up and nothing was heard for long: is anybody there?"""
         if not self._checking and not self._ended.done():
             self._checking = True
             self._tasks.spawn(self._check(), name="check")
@@ -261,9 +262,7 @@ class StdioUpstream:
         self._closed_at = asyncio.get_running_loop().time()
         self.session.end(self._error("closed its output", Outcome.UNKNOWN))
         if not self._ended.done():
-            asyncio.get_running_loop().call_later(
-                _EOF_TO_EXIT_S, self._broken, "closed its output"
-            )
+            asyncio.get_running_loop().call_later(_EOF_TO_EXIT_S, self._broken, "closed its output")
 
     def _exited(self, status: int) -> None:
         how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"

@@ -4,6 +4,7 @@ from collections.abc import Awaitable, Callable
 from typing import Protocol
 
 import msgspec
+
 from mcp_proto.contracts.registry import CatalogTool
 from mcp_proto.errors import ErrorObject
 
