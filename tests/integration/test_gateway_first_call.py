@@ -1,20 +1,24 @@
 """The first call through every edge of a gateway: real broker, real sockets, scripted servers."""
 
-import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from typing import Any
 
 import httpx
 import msgspec
 import pytest_asyncio
 
-from gateway.testing import Running, Surroundings, running_gateway, surrounded, text_result, tool
-
-ENVELOPE = {
-    "io.modelcontextprotocol/protocolVersion": "2026-07-28",
-    "io.modelcontextprotocol/clientCapabilities": {},
-}
-JSON = {"accept": "application/json, text/event-stream", "content-type": "application/json"}
+from gateway.testing import (
+    JSON_HEADERS,
+    LineClient,
+    Running,
+    Surroundings,
+    modern,
+    running_gateway,
+    surrounded,
+    text_result,
+    tool,
+)
 
 
 async def echo(call, params) -> bytes:
@@ -36,29 +40,13 @@ async def gateway(around: Surroundings, connect_bus) -> AsyncIterator[Running]:
         yield running
 
 
-def modern(
-    method: str, request_id: int | str = 1, **params: object
-) -> tuple[bytes, dict[str, str]]:
-    body = {
-        "jsonrpc": "2.0",
-        "id": request_id,
-        "method": method,
-        "params": {**params, "_meta": ENVELOPE},
-    }
-    headers = {**JSON, "mcp-protocol-version": "2026-07-28", "mcp-method": method}
-    if "name" in params:
-        headers["mcp-name"] = str(params["name"])
-    return msgspec.json.encode(body), headers
-
-
-async def lines(port: int, *messages: object) -> list[dict]:
-    reader, writer = await asyncio.open_connection("127.0.0.1", port)
+async def lines(port: int, *messages: object) -> list[dict[str, Any]]:
+    client = await LineClient.connect(port)
     for message in messages:
-        writer.write(msgspec.json.encode(message) + b"\n")
-    writer.write_eof()
-    answers = [msgspec.json.decode(line) async for line in reader]
-    writer.close()
-    await writer.wait_closed()
+        client.send(message)
+    client.writer.write_eof()
+    answers = [msgspec.json.decode(line) async for line in client.reader]
+    await client.close()
     return answers
 
 
@@ -79,7 +67,7 @@ async def test_a_modern_client_lists_and_calls_over_http(gateway: Running) -> No
 
 
 async def test_a_legacy_client_opens_a_session_and_calls_over_http(gateway: Running) -> None:
-    async with httpx.AsyncClient(base_url=gateway.http, headers=JSON) as client:
+    async with httpx.AsyncClient(base_url=gateway.http, headers=JSON_HEADERS) as client:
         params = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {}}
         opened = await client.post(
             "/mcp", json={"jsonrpc": "2.0", "id": 0, "method": "initialize", "params": params}

@@ -7,7 +7,7 @@ from mesh_chassis.bucket import KV
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.testing.conditions import eventually
 
-BUCKET = Bucket(name="view_test", writer="operator", history=2, per_key_ttl=True)
+BUCKET = Bucket(name="view_test", writer="operator", per_key_ttl=True)
 
 
 class Colour(msgspec.Struct):

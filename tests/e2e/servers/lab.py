@@ -18,11 +18,11 @@ _cancelled: set[Any] = set()
 JsonObject = dict[str, Any]
 
 
-def _tool(name: str, text: str, **properties: str) -> JsonObject:
+def _tool(name: str, description: str, /, **properties: str) -> JsonObject:
     kinds = {key: {"type": kind} for key, kind in properties.items()}
     return {
         "name": name,
-        "description": text,
+        "description": description,
         "inputSchema": {"type": "object", "properties": kinds},
     }
 

@@ -264,7 +264,7 @@ async def test_runner_that_came_back_under_its_name_does_not_keep_dead_calls_ali
             nkey_seed_file=shared_broker.seed_for("tool-runner", "runner-2"),
         )
         again = await Bus.connect(config, service="tool-runner", instance="runner-2")
-        subject = subjects.call("*", f"{server}x", "*")
+        subject = subjects.call(subjects.ANY, f"{server}x", subjects.ANY)
         endpoint = Endpoint(again, subject=subject, handler=echo, queue="w")
         os.kill(pid, signal.SIGKILL)
         await endpoint.start()

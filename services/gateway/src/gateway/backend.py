@@ -17,7 +17,7 @@ from mcp_proto.errors import ErrorKind, MeshError
 __all__ = ["Backend", "Changed", "HttpBackend", "LocalBackend", "Stop"]
 
 Changed = Callable[[frozenset[ListKind]], None]
-Stop = Callable[[], None]
+Stop = Callable[[], object]
 
 
 class Backend(Protocol):

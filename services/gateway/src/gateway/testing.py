@@ -6,10 +6,12 @@ is slow, silent or gone, and when a key is revoked, without starting three more 
 
 import asyncio
 import base64
+import contextlib
 import os
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
+from typing import Any, Self
 
 import msgspec
 
@@ -21,7 +23,11 @@ from mcp_proto.contracts import tenant_auth
 from mcp_proto.contracts.registry import Catalog, CatalogTool
 from mcp_proto.contracts.tenant_auth import Authenticate, Grant, Identity, KeyRecord
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.header_values import encode_value
+from mcp_proto.methods import routing_member
 from mcp_proto.subjects import QUEUE, ROOT
+from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION
+from mcp_proto.versions import MODERN
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint, serve_operation
@@ -34,9 +40,13 @@ from mesh_chassis.testing.in_process import in_process
 __all__ = [
     "ADMIN",
     "DEMO_TENANT",
+    "ENVELOPE",
+    "JSON_HEADERS",
+    "LineClient",
     "Running",
     "Script",
     "Surroundings",
+    "modern",
     "running_gateway",
     "surrounded",
     "text_result",
@@ -44,6 +54,12 @@ __all__ = [
 ]
 
 Connect = Callable[..., Awaitable[Bus]]
+
+ENVELOPE: dict[str, object] = {PROTOCOL_VERSION: MODERN.value, CLIENT_CAPABILITIES: {}}
+JSON_HEADERS = {
+    "accept": "application/json, text/event-stream",
+    "content-type": "application/json",
+}
 
 DEMO_TENANT = "demo-tenant"
 ADMIN = Grant(permissions=frozenset({"CallTools", "ReadKV", "WriteKV", "Manage"}), allow=("*",))
@@ -70,6 +86,69 @@ def text_result(text: str, **structured: object) -> bytes:
     if structured:
         body["structuredContent"] = structured
     return msgspec.json.encode(body)
+
+
+def modern(
+    method: str,
+    request_id: int | str = 1,
+    *,
+    meta: dict[str, object] | None = None,
+    **params: object,
+) -> tuple[bytes, dict[str, str]]:
+    """Body and headers of a modern request over HTTP."""
+    body = {
+        "jsonrpc": "2.0",
+        "id": request_id,
+        "method": method,
+        "params": {**params, "_meta": {**ENVELOPE, **(meta or {})}},
+    }
+    headers = {
+        **JSON_HEADERS,
+        "mcp-protocol-version": MODERN.value,
+        "mcp-method": method,
+    }
+    member = routing_member(method)
+    if member is not None:
+        headers["mcp-name"] = encode_value(str(params[member]))
+    return msgspec.json.encode(body), headers
+
+
+class LineClient:
+    """A peer of the TCP edge that writes what it is told, valid or not."""
+
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        self.reader = reader
+        self.writer = writer
+
+    @classmethod
+    async def connect(cls, port: int) -> Self:
+        """Connect to the edge on loopback."""
+        return cls(*await asyncio.open_connection("127.0.0.1", port, limit=2**25))
+
+    def send(self, message: object) -> None:
+        """Write one message as a line; bytes go as they are."""
+        data = message if isinstance(message, bytes) else msgspec.json.encode(message)
+        self.writer.write(data + b"\n")
+
+    async def receive(self, timeout_s: float = 5.0) -> dict[str, Any]:
+        """The next line."""
+        async with asyncio.timeout(timeout_s):
+            line = await self.reader.readline()
+        if not line:
+            raise EOFError
+        return msgspec.json.decode(line)
+
+    async def ask(self, method: str, request_id: int | str = 1, params: object = None) -> Any:
+        """One request and the next line, whatever it answers."""
+        body = {"jsonrpc": "2.0", "id": request_id, "method": method}
+        self.send(body if params is None else {**body, "params": params})
+        return await self.receive()
+
+    async def close(self) -> None:
+        """Close the socket."""
+        self.writer.close()
+        with contextlib.suppress(OSError):
+            await self.writer.wait_closed()
 
 
 class Surroundings:

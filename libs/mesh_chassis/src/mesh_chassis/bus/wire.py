@@ -53,6 +53,7 @@ class _AbortingTransport(TcpTransport):
     """TCP with larger reads; ``close`` never waits for a peer that stopped reading."""
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
+        self.abort()  # nats-py forgets the socket of an attempt that was refused
         await super().connect(uri, READ_BYTES, connect_timeout)
 
     async def read(self, buffer_size: int) -> bytes:
@@ -66,10 +67,14 @@ class _AbortingTransport(TcpTransport):
         writer = self._io_writer
         return 0 if writer is None else writer.transport.get_write_buffer_size()
 
+    def abort(self) -> None:
+        """Drop the connection, whatever is unsent."""
+        if self._io_writer is not None:
+            self._io_writer.transport.abort()
+
     def close(self) -> None:
-        writer = self._io_writer
-        if writer is not None and self.unsent:
-            writer.transport.abort()
+        if self.unsent:
+            self.abort()
         else:
             super().close()
 

@@ -21,7 +21,7 @@ from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
 from mesh_cli import jetstream, terminal
 from mesh_cli.connection import connected
-from mesh_cli.doctor.live import last_error
+from mesh_cli.doctor.live import Trouble, last_error
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, target
 from mesh_cli.plan import DEMO_TENANT
@@ -32,6 +32,8 @@ __all__ = ["command"]
 _POLL_S = 0.2
 _PROBE_AFTER_S = 3.0
 _PROBE_EVERY_S = 1.0
+_FAILURES_MAX = 4
+"""Looks in a row that find a failed start: it will not come up while we wait."""
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -91,20 +93,22 @@ async def _running(bus: Bus, definition: ServerDefinition, wait_s: float) -> Ser
     Raises:
         Failure: it did not come up; says why, and that it stays configured.
     """
-    began = time.monotonic()
-    probe_at = began + _PROBE_AFTER_S
-    reason = "no runner has started it yet"
-    while time.monotonic() - began < wait_s:
+    until = time.monotonic() + wait_s
+    probe_at = time.monotonic() + _PROBE_AFTER_S
+    trouble = Trouble("no runner has started it yet")
+    failures = 0
+    while time.monotonic() < until and failures < _FAILURES_MAX:
         row = await _status(bus, definition)
         if row is not None and row.state == "running" and row.hash:
             return row
         if time.monotonic() >= probe_at:
             probe_at = time.monotonic() + _PROBE_EVERY_S
             caller = DEMO_TENANT if definition.tenant == PLATFORM else definition.tenant
-            reason = await last_error(bus, caller, definition.name)
+            trouble = await last_error(bus, caller, definition.name)
+            failures = failures + 1 if trouble.failed else 0
         await asyncio.sleep(_POLL_S)
     raise Failure(
-        f"server {definition.name} is configured but gives no tools: {reason}",
+        f"server {definition.name} is configured but gives no tools: {trouble.words}",
         mend=f"correct it with mesh server add --replace {definition.name} -- …, or "
         f"mesh server remove {definition.name}",
     )

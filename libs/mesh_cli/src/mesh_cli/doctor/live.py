@@ -26,6 +26,7 @@ from mesh_cli.platform import operator_bus
 from mesh_cli.state import RunRecord, StateDir
 
 __all__ = [
+    "Trouble",
     "check_broker",
     "check_clocks",
     "check_seeds",
@@ -123,7 +124,7 @@ async def check_upstreams(target: Target, state: StateDir, tenant: str) -> list[
             rows = [(row.tenant, row.server) for row in down]
             rows += [("_", name) for name in sorted(_configured(state)) if name not in known]
             return [
-                _dead(name, await last_error(bus, _caller(owner, tenant), name))
+                _dead(name, (await last_error(bus, _caller(owner, tenant), name)).words)
                 for owner, name in rows
             ]
     except Failure as failure:
@@ -150,7 +151,22 @@ def _caller(owner: str, tenant: str) -> str:
     return tenant if owner == subjects.PLATFORM else owner
 
 
-async def last_error(bus: Bus, tenant: str, server: str) -> str:
+class Trouble(msgspec.Struct, frozen=True):
+    """Why a server does not serve: words for a person, and its state at the runner.
+
+    ``state`` is ``starting``, ``waiting`` or ``quarantined``; "" when no runner told.
+    """
+
+    words: str
+    state: str = ""
+
+    @property
+    def failed(self) -> bool:
+        """Whether a start has failed already."""
+        return self.state in {"waiting", "quarantined"}
+
+
+async def last_error(bus: Bus, tenant: str, server: str) -> Trouble:
     """Why a server that is down does not serve, in the words of its runner."""
     request_id = bus.new_request_id()
     try:
@@ -165,9 +181,9 @@ async def last_error(bus: Bus, tenant: str, server: str) -> str:
         )
     except MeshError as error:
         if error.kind is ErrorKind.NO_RUNNER:
-            return "no runner serves it"
-        return error.message
-    return "it answers again"
+            return Trouble("no runner serves it")
+        return Trouble(error.message, str(error.data.get("state", "")))
+    return Trouble("it answers again")
 
 
 async def check_clocks(client: Connection) -> list[Finding]:

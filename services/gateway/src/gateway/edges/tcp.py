@@ -10,7 +10,6 @@ import logging
 import socket
 import ssl
 from typing import cast
-from typing import cast
 
 from gateway.backend import Backend
 from gateway.config import LimitsConfig, TcpConfig

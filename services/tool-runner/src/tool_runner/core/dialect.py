@@ -9,8 +9,8 @@ schemas pass byte for byte (docs/architecture.md, "Byte for byte").
 import msgspec
 
 from mcp_proto.codec import decode_as, encode, pick, remove, splice
+from mcp_proto.convert.upstream import from_legacy_error, from_legacy_result
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-from mcp_proto.methods import CACHEABLE
 from mcp_proto.versions import MODERN, NEWEST_LEGACY, Revision, revision_of
 
 __all__ = [
@@ -36,10 +36,8 @@ TOKEN_KEY = "progressToken"  # noqa: S105 - a member name
 _CLIENT = encode({"name": "mcp-mesh", "version": "0.1.0"})
 _VERSION = encode(MODERN.value)
 _INPUT_MEMBERS = ("inputResponses", "requestState")
-_REFUSALS = frozenset((-32700, -32600, -32601, -32602))
-"""Codes with which a server says that it did not begin."""
-_RESOURCE_NOT_FOUND = -32002
-_INVALID_PARAMS = -32602
+_REFUSALS = frozenset((-32700, -32600, -32601, -32020, -32021, -32022))
+"""Codes with which a server says that it did not begin; invalid params may be found later."""
 
 
 class Handshake(msgspec.Struct, frozen=True, kw_only=True):
@@ -197,7 +195,6 @@ def to_upstream_params(
 
 
 _COMPLETE = {"resultType": b'"complete"'}
-_UNCACHED = {**_COMPLETE, "ttlMs": b"0", "cacheScope": b'"private"'}
 
 
 def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
@@ -206,11 +203,13 @@ def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
     Raises:
         MeshError: ``upstream`` (executed) when the result is no object.
     """
+    if not modern:
+        return from_legacy_result(method, result)
+    data = bytes(result)
+    if data.startswith(_RESULT_TYPE_FIRST):
+        return data
     try:
-        if modern:
-            present = pick(result, "resultType")
-            return bytes(result) if present else splice(result, _COMPLETE)
-        return splice(result, _UNCACHED if method in CACHEABLE else _COMPLETE)
+        return data if pick(result, "resultType") else splice(result, _COMPLETE)
     except MeshError as error:
         raise MeshError(
             ErrorKind.UPSTREAM,
@@ -219,19 +218,23 @@ def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
         ) from error
 
 
-def to_bus_error(error: ErrorObject, *, modern: bool, server: str) -> ErrorObject:
+_RESULT_TYPE_FIRST = b'{"resultType":'
+
+
+def to_bus_error(error: ErrorObject, *, modern: bool, method: str, server: str) -> ErrorObject:
     """An upstream's own error, with what every error on the bus carries.
 
-    The upstream's code, text and data stay; ``outcome`` and ``upstream`` are added where its
-    data allows. The legacy "resource not found" becomes what the new revision says.
+    A modern upstream's code, text and data stay, and ``upstream`` and ``outcome`` are added where
+    its data is an object; of a legacy one only JSON-RPC's own codes stay.
     """
-    code = error.code
-    if not modern and code == _RESOURCE_NOT_FOUND:
-        code = _INVALID_PARAMS
+    if not modern:
+        known = from_legacy_error(method, error)
+        known.data.setdefault("upstream", server)
+        return known.to_object()
     data = error.data
     if data is msgspec.UNSET or data is None:
         data = {}
     if isinstance(data, dict):
-        outcome = Outcome.NOT_EXECUTED if code in _REFUSALS else Outcome.UNKNOWN
-        data = {"upstream": server, "outcome": outcome.value, **data}
-    return ErrorObject(code=code, message=error.message, data=data)
+        outcome = Outcome.NOT_EXECUTED if error.code in _REFUSALS else Outcome.UNKNOWN
+        data = {"upstream": server, **data, "outcome": outcome.value}
+    return ErrorObject(code=error.code, message=error.message, data=data)

@@ -36,6 +36,7 @@ __all__ = ["NOISE_LINES_MAX", "Session", "Wire"]
 NOISE_LINES_MAX = 100
 """Lines in a row that are no JSON-RPC before a server counts as broken."""
 NOTES_MAX = 256
+_TIMER_GRAIN_S = 0.05
 """Notifications of one call that wait for their caller; the oldest go first."""
 
 _NO_PARAMS = msgspec.Raw(b"")
@@ -143,7 +144,9 @@ class Session:
             number, pending, encode_request(request.method, number, params), request
         )
         if isinstance(reply, ErrorResponse):
-            return dialect.to_bus_error(reply.error, modern=modern, server=self._name)
+            return dialect.to_bus_error(
+                reply.error, modern=modern, method=request.method, server=self._name
+            )
         return dialect.to_bus_result(reply.result, modern=modern, method=request.method)
 
     async def ask(self, method: str, params: bytes, timeout_s: float) -> msgspec.Raw | ErrorObject:
@@ -213,8 +216,9 @@ class Session:
 
     def _consider_silence(self, now: float) -> None:
         """A caller gave up. Nothing heard for as long as a call may take: is anybody there?"""
-        quiet = bool(self._quiet_from) and now - self._quiet_from >= self._silence_max_s
-        if quiet and self.handshake is not None:
+        if not self._quiet_from or self.handshake is None:
+            return
+        if now - self._quiet_from >= self._silence_max_s - _TIMER_GRAIN_S:
             self._wire.silent()
 
     async def _outcome(self, pending: _Pending, request: Request) -> Response | ErrorResponse:
@@ -236,6 +240,8 @@ class Session:
 
     def receive(self, line: bytes) -> None:
         """Take one line of the server."""
+        if self._ended is not None:
+            return
         try:
             messages = decode_batch(line) if is_batch(line) else [decode_message(line)]
         except MeshError:
