@@ -71,6 +71,7 @@ def test_commands_of_the_readme_run_as_they_are(mesh: RunningMesh) -> None:
         typed = here(mesh, re.split(r"\s{2,}", command)[0])
         if typed.startswith("mesh server add git"):
             typed = typed.replace("--repository .", f"--repository {README.parent}")
+            typed = typed.replace(".venv/bin", str(bin_folder))
         ran = subprocess.run(
             ["bash", "-c", typed],
             cwd=mesh.room,

@@ -344,7 +344,7 @@ async def test_close_leaves_no_descendant(rig, gone, find_marked, is_alive):
     upstream = await rig.started()
     pid = int(await rig.call(upstream, "fork"))
     marker = f"MESH_CHILD={upstream._child.marker}"
-    assert len(find_marked(marker)) >= 4
+    await gone(lambda: len(find_marked(marker)) < 5)
     await upstream.close()
     assert not is_alive(pid)
     assert find_marked(marker) == []
@@ -354,6 +354,7 @@ async def test_dead_child_leaves_no_descendant(rig, gone, find_marked):
     upstream = await rig.started()
     pid = int(await rig.call(upstream, "fork"))
     marker = f"MESH_CHILD={upstream._child.marker}"
+    await gone(lambda: len(find_marked(marker)) < 5)
     os.kill(pid, signal.SIGKILL)
     assert await upstream.wait_ended() == "was killed by signal 9"
     assert find_marked(marker) == []

@@ -78,8 +78,9 @@ class _Pending:
             self.wake.set_result(None)
 
     def settle(self, reply: Response | ErrorResponse) -> None:
-        self.reply = reply
-        self.poke()
+        if self.reply is None:  # a server may answer twice; the first one counts
+            self.reply = reply
+            self.poke()
 
     def fail(self, error: MeshError) -> None:
         self.failure = error

@@ -156,7 +156,9 @@ class StdioUpstream:
             try:
                 if pipes is not None:
                     pipes.close_input()
-                    await asyncio.wait([child.exited], timeout=EXIT_AFTER_EOF_S)
+                    # Who never spoke MCP does not know its shutdown either.
+                    polite_s = EXIT_AFTER_EOF_S if self.handshake else 0.0
+                    await asyncio.wait([child.exited], timeout=polite_s)
                 self._children.kill(child, grace_s=TERM_GRACE_S)
                 await asyncio.wait([child.exited], timeout=TERM_GRACE_S + GONE_S)
             finally:
