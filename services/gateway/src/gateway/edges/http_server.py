@@ -65,6 +65,8 @@ class _Protocol(HttpToolsProtocol):
         self.edge = edge
         self._mesh: HttpConnection | None = None
         self._header_bytes = 0
+        self._unfinished = 0
+        self._began = False
         self._in_headers = True
         self._header_timer: asyncio.TimerHandle | None = None
         self._stall_timer: asyncio.TimerHandle | None = None
@@ -95,15 +97,25 @@ class _Protocol(HttpToolsProtocol):
     def data_received(self, data: bytes) -> None:
         if self._mesh is None or self.transport.is_closing():
             return
+        self._began = False
         super().data_received(data)
-        if self._in_headers and self._header_timer is None:
+        if not self._in_headers or self.transport.is_closing():
+            return
+        if self._header_timer is None:
             self._arm_headers(self.edge.limits.header_s)
+        if not self._began:
+            # The parser keeps an unfinished line to itself: what it was fed counts as well. The
+            # piece in which the block began may hold the end of a body, so it does not.
+            self._unfinished += len(data)
+            if self._unfinished > HEADER_BYTES_MAX:
+                self._header_bytes = self._unfinished
+                self.send_400_response("")
 
     def on_message_begin(self) -> None:
         super().on_message_begin()
         self.scope[STATE] = self._mesh  # type: ignore[typeddict-unknown-key]
-        self._in_headers = True
-        self._header_bytes = 0
+        self._in_headers = self._began = True
+        self._header_bytes = self._unfinished = 0
         if self._header_timer is not None:
             # Armed for the first byte; from here the block as a whole has its own limit.
             self._header_timer.cancel()
