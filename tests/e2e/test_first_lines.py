@@ -10,7 +10,6 @@ import time
 from pathlib import Path
 
 import pytest
-
 from tests.e2e import wire
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import http, lines, request_bytes

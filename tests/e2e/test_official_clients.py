@@ -8,7 +8,6 @@ import fastmcp
 import pytest
 from fastmcp.client.transports import StdioTransport
 from mcp import Client, StdioServerParameters
-
 from tests.e2e.running_mesh import MESH, RunningMesh
 
 MODES = ("auto", "legacy", "2026-07-28")

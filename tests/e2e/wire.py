@@ -2,11 +2,25 @@
 
 import asyncio
 import json
+import os
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
-__all__ = ["HttpAnswer", "Lines", "envelope", "http", "lines", "post_mcp", "post_modern"]
+from tests.e2e.running_mesh import MESH, RunningMesh
+
+__all__ = [
+    "HttpAnswer",
+    "Lines",
+    "envelope",
+    "http",
+    "lines",
+    "post_mcp",
+    "post_modern",
+    "read_answer",
+    "request_bytes",
+    "stdio_lines",
+]
 
 MODERN = "2026-07-28"
 ANSWER_S = 10.0
@@ -221,3 +235,28 @@ async def post_modern(
     if method in {"tools/call", "prompts/get", "resources/read"} and isinstance(name, str):
         sent["mcp-name"] = name
     return await post_mcp(base, body, {**sent, **(headers or {})})
+
+
+@asynccontextmanager
+async def stdio_lines(mesh: RunningMesh, **env: str) -> AsyncIterator[Lines]:
+    """A peer of the stdio edge: the process a desktop client would start."""
+    child = await asyncio.create_subprocess_exec(
+        *(MESH, "stdio", "--state", str(mesh.state)),
+        env={**os.environ, **env},
+        stdin=asyncio.subprocess.PIPE,
+        stdout=asyncio.subprocess.PIPE,
+        limit=LINE_LIMIT,
+    )
+    assert child.stdout is not None
+    assert child.stdin is not None
+    try:
+        yield Lines(child.stdout, child.stdin)
+    finally:
+        child.stdin.close()
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                await child.wait()
+        except TimeoutError:
+            child.kill()
+            await child.wait()
+            raise AssertionError("mesh stdio did not end with its input") from None

@@ -13,6 +13,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
+from mcp_proto.contracts.registry import InstanceRecord
+from mesh_chassis.broker_config import new_nkey
 from mesh_cli import rpc
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.state import DIRECTORY, RunRecord, StateDir
@@ -88,13 +90,13 @@ class Mesh:
         )
 
     def end(self) -> None:
+        """End at once; the ordered stop has tests of its own."""
         if self.process.poll() is None:
             self.process.send_signal(signal.SIGTERM)
-            try:
-                self.process.wait(END_MAX_S)
-            except subprocess.TimeoutExpired:
+            until(lambda: "draining" in self.err.read_text(), END_MAX_S)
+            if self.process.poll() is None:
                 self.process.send_signal(signal.SIGTERM)
-                self.process.wait(END_MAX_S)
+            self.process.wait(END_MAX_S)
 
 
 def until(condition: Callable[[], bool], limit_s: float, why: Callable[[], str] = str) -> None:
@@ -291,6 +293,71 @@ class TestRunning:
 
         assert f"{mesh.record.http}/mcp" in shown
         assert str(mesh.state.root) in shown
+
+    def test_stdio_serves_a_client_and_writes_nothing_else(self, mesh: Mesh) -> None:
+        opening = {
+            "protocolVersion": "2025-06-18",
+            "capabilities": {},
+            "clientInfo": {"name": "t", "version": "1"},
+        }
+        call = {"name": "echo", "arguments": {"message": "pipe"}}
+        lines = [
+            {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening},
+            {"jsonrpc": "2.0", "method": "notifications/initialized"},
+            {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": call},
+        ]
+        done = subprocess.run(
+            [sys.executable, "-m", "mesh_cli", "stdio", "--state", str(mesh.state.root)],
+            input=b"\n".join(msgspec.json.encode(line) for line in lines) + b"\n",
+            capture_output=True,
+            check=False,
+            timeout=30,
+        )
+
+        assert done.returncode == 0, done.stderr
+        answers = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
+        assert [answer["id"] for answer in answers] == [1, "b"]
+        assert answers[1]["result"]["structuredContent"] == {"message": "pipe"}
+
+    def test_doctor_finds_a_service_whose_clock_is_off(self, mesh: Mesh) -> None:
+        late = InstanceRecord(
+            service="tool-runner",
+            instance="far-1",
+            version="1.0.0",
+            node="far",
+            now_ms=int(time.time() * 1000) - 5_000,
+        )
+        key = "tool-runner.far-1"
+        value = msgspec.json.encode(late).decode()
+        assert mesh.run("kv", "put", "mesh_instances", key, value, "--ttl", "20s").returncode == 0
+
+        found = mesh.run("doctor")
+        mesh.run("kv", "del", "mesh_instances", key, "--force")
+
+        assert found.returncode == Exit.FAILED
+        assert re.search(r"clock of far-1 on far is [45]\.\d s behind the broker's", found.stdout)
+
+    def test_doctor_finds_a_key_that_the_broker_refuses(self, mesh: Mesh) -> None:
+        seed = mesh.state.seed("runner-1")
+        right = seed.read_text()
+        seed.write_text(new_nkey()[0])
+        try:
+            found = mesh.run("doctor")
+        finally:
+            seed.write_text(right)
+
+        assert "the broker refuses the key of runner-1" in found.stdout
+
+    def test_doctor_finds_a_service_that_does_not_answer(self, mesh: Mesh) -> None:
+        (pid,) = (point.pid for point in mesh.record.endpoints if point.instance == "registry-1")
+        os.kill(pid, signal.SIGSTOP)
+        try:
+            found = mesh.run("doctor")
+        finally:
+            os.kill(pid, signal.SIGCONT)
+
+        assert "registry-1 does not answer on the bus" in found.stdout
+        until(lambda: mesh.run("doctor").returncode == 0, 20.0, mesh.logs)
 
     def test_logs_are_prefixed_by_instance(self, mesh: Mesh) -> None:
         shown = mesh.run("logs", "gateway-1", "registry-1", "-n", "1").stdout

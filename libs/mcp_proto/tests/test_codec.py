@@ -197,7 +197,7 @@ def test_null_params_of_old_clients_count_as_absent() -> None:
 )
 def test_what_is_no_json_text_is_a_parse_error(data: bytes) -> None:
     error = failure(data)
-    assert (error.kind, error.code, error.request_id) == (ErrorKind.PARSE, -32700, None)
+    assert (error.kind, error.code) == (ErrorKind.PARSE, -32700)
 
 
 @pytest.mark.parametrize("data", [b"[]", b"[" + request() + b"]", b'"text"', b"5", b"null"])
@@ -291,3 +291,22 @@ def test_decode_as_names_the_member_that_does_not_fit() -> None:
         assert caught.value.kind is ErrorKind.PARAMS
     with pytest.raises(MeshError, match=r"\$\.name"):
         decode_as(b'{"name":5}', CallToolParams)
+
+
+@pytest.mark.parametrize(
+    ("data", "request_id"),
+    [
+        (b'{"jsonrpc":"2.0","id":5,"method":"ping","params":{"x":"\xff"}}', 5),
+        (b'{"jsonrpc":"2.0","id":"a","method":"x","params":' + b"[" * 2_000, "a"),
+        (b'{"id":6,"method":"x","params":[' + b"[]," * 200_001 + b"1]}", 6),
+        (b'{"jsonrpc":"2.0","id":7,"method":', 7),
+        (b'{"jsonrpc":"2.0","method":"x","params":{"id":8,', None),
+        (b'{"jsonrpc":"2.0","id":1.5,"method":', None),
+        (b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping"}', None),
+        (b"[" * 2_000, None),
+    ],
+)
+def test_message_that_cannot_be_decoded_is_answered_under_its_id_where_it_shows(
+    data: bytes, request_id: str | int | None
+) -> None:
+    assert failure(data).request_id == request_id

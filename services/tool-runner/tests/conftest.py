@@ -8,9 +8,9 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorObject
-
 from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream
 from tool_runner.upstreams.upstream import Request
@@ -135,7 +135,7 @@ def gone() -> Callable[[Callable[[], object]], Awaitable[None]]:
 
     async def wait(condition: Callable[[], object]) -> None:
         async with asyncio.timeout(3):
-            while condition():
+            while condition():  # noqa: ASYNC110 - what is waited for lives in other processes
                 await asyncio.sleep(0.01)
 
     return wait

@@ -4,6 +4,8 @@ Usage: ``evil_server.py [MODE]``. In mode ``ok`` it is a legacy server whose too
 misbehaviours; the other modes are wrong from the start.
 """
 
+# ruff: noqa: C901 - one case per misbehaviour
+
 import json
 import os
 import signal
@@ -15,7 +17,8 @@ import time
 LOCK = threading.Lock()
 TOOLS = [
     "echo", "slow", "hang", "die", "exit", "noise", "stderr", "wrong_id", "twice", "huge", "fork",
-    "grow", "progress", "log", "ask", "cancelled", "fail", "plain", "deaf", "pid", "asked", "freeze",
+    "grow", "progress", "log", "ask", "cancelled", "fail", "plain", "deaf", "pid", "asked",
+    "freeze",
 ]  # fmt: skip
 CANCELLED: list[object] = []
 ASKED: dict[str, object] = {}
@@ -126,7 +129,11 @@ def call(request_id: object, params: dict[str, object]) -> None:
         case "cancelled":
             reply(request_id, text(json.dumps(CANCELLED)))
         case "fail":
-            error = {"code": arguments.get("code", -32603), "message": "no", "data": {"why": "evil"}}
+            error = {
+                "code": arguments.get("code", -32603),
+                "message": "no",
+                "data": {"why": "evil"},
+            }
             send({"jsonrpc": "2.0", "id": request_id, "error": error})
         case "plain":
             send({"jsonrpc": "2.0", "id": request_id, "result": 7})

@@ -10,10 +10,10 @@ from pathlib import Path
 
 import msgspec
 import pytest
+
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.versions import Revision
-
 from tool_runner.upstreams.upstream import Request
 
 
@@ -372,11 +372,8 @@ async def test_close_ends_a_child_that_ignores_the_polite_signals(rig, is_alive,
 async def test_child_sees_only_the_listed_environment(rig, monkeypatch):
     monkeypatch.setenv("MESH_SECRET_OF_THE_RUNNER", "x")
     upstream = await rig.started(env={"DECLARED": "yes"})
-    names = {
-        entry.partition(b"=")[0].decode()
-        for entry in Path(f"/proc/{upstream.pid}/environ").read_bytes().split(b"\0")
-        if entry
-    }
+    environ = Path(f"/proc/{upstream.pid}/environ").read_bytes()  # noqa: ASYNC240 - procfs
+    names = {entry.partition(b"=")[0].decode() for entry in environ.split(b"\0") if entry}
     assert "DECLARED" in names
     assert "PATH" in names
     assert "MESH_SECRET_OF_THE_RUNNER" not in names

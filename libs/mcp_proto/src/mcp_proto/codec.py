@@ -11,6 +11,7 @@ from typing import TypeVar
 import msgspec
 
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
+from mcp_proto.framing import leading_id
 from mcp_proto.jsonrpc import (
     ABSENT,
     BATCH_ITEMS_MAX,
@@ -65,12 +66,17 @@ def decode_message(data: bytes) -> Message:
     Raises:
         MeshError: ``too_large``, ``parse`` or ``request``; with ``request_id`` where readable.
     """
-    check_rim(data)
-    return _decode_object(data)
+    try:
+        check_rim(data)
+        members = _read_members(data)
+    except MeshError as error:
+        # Without its id the peer would wait for an answer that never comes.
+        error.request_id = leading_id(data)
+        raise
+    return _decode_members(members)
 
 
-def _decode_object(data: bytes | msgspec.Raw) -> Message:
-    members = _read_members(data)
+def _decode_members(members: Pairs) -> Message:
     fields = {str(key): value for key, value in members.items()}
     request_id, problem = _read_id(fields.get("id"))
     if problem is None:
@@ -82,8 +88,12 @@ def _decode_object(data: bytes | msgspec.Raw) -> Message:
             error.request_id = request_id
             raise
     error = MeshError(ErrorKind.REQUEST, problem)
-    error.request_id = request_id
+    # Of two ids neither is known to be the request's.
+    error.request_id = None if problem == _TWO_IDS else request_id
     raise error
+
+
+_TWO_IDS = "member id occurs twice"
 
 
 def _read_members(data: bytes | msgspec.Raw) -> Pairs:
@@ -223,7 +233,7 @@ def decode_batch(data: bytes) -> list[Message | MeshError]:
     decoded: list[Message | MeshError] = []
     for item in items:
         try:
-            decoded.append(_decode_object(item))
+            decoded.append(_decode_members(_read_members(item)))
         except MeshError as error:
             decoded.append(error)
     return decoded

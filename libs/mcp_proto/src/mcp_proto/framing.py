@@ -13,7 +13,7 @@ import msgspec
 from mcp_proto.jsonrpc import ID_CHARS_MAX, ID_MAX, ID_MIN, RequestId
 from mcp_proto.limits import EDGE_MESSAGE_BYTES
 
-__all__ = ["Event", "Line", "LineFramer", "TooLong", "to_line"]
+__all__ = ["Event", "Line", "LineFramer", "TooLong", "leading_id", "to_line"]
 
 _PEEK_BYTES = 4096
 """Kept of an over-long line at either end, to find its id: envelopes begin or end with it."""
@@ -135,6 +135,11 @@ _HEAD = re.compile(
 # The very last member: the brace behind it ends the line, so it closes the message itself.
 _TAIL = re.compile(rb"[,{]\s*+\"id\"\s*+:\s*+(" + _STRING + rb"|-?\d++)\s*+\}\s*+\Z")
 _id = msgspec.json.Decoder(RequestId)
+
+
+def leading_id(data: bytes) -> RequestId | None:
+    """The id of a message that cannot be decoded, where its beginning shows it; else None."""
+    return _head_id(data[:_PEEK_BYTES])
 
 
 def _head_id(head: bytes) -> RequestId | None:

@@ -17,10 +17,14 @@ from typing import Any
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.subjects import PLATFORM
 from mesh_cli import plan, ports, terminal
 from mesh_cli.credential import first_credential
+from mesh_cli.doctor.live import last_error
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.fleet import Fleet
+from mesh_cli.options import Target
+from mesh_cli.platform import operator_bus
 from mesh_cli.proof import Edge, Proof, prove
 from mesh_cli.screen import Facts, render
 from mesh_cli.state import RunLock, StateDir
@@ -117,12 +121,28 @@ class _Report:
             names,
             required=[name for name in names if name in self._promised],
             token=_read(credential) if credential else "",
+            failed=self._failed,
             say=terminal.note,
         )
         fleet.ready = True
         fleet.write_record()
         self._show(proof, credential)
         terminal.line("ready")
+
+    async def _failed(self, names: Sequence[str]) -> set[str]:
+        """Which of the servers have failed to start, in the words of their runners."""
+        fleet = self._fleet
+        goal = Target(urls=(fleet.record().nats,), nkey=str(fleet.state.seed("operator")))
+        owners = {server.name: server.tenant for server in fleet.servers}
+        try:
+            async with operator_bus(goal) as bus:
+                return {
+                    name
+                    for name in names
+                    if (await last_error(bus, _caller(owners[name], fleet.tenant), name)).failed
+                }
+        except Failure:
+            return set()
 
     def _show(self, proof: Proof, credential: str) -> None:
         record = self._fleet.record()
@@ -264,6 +284,10 @@ def _choose_ports(content: MeshFile, options: Options) -> tuple[plan.Ports, list
         if asked == ports.USUAL and got != usual
     ]
     return plan.Ports(nats=nats, http=http, tcp=tcp), moved
+
+
+def _caller(owner: str, tenant: str) -> str:
+    return tenant if owner == PLATFORM else owner
 
 
 def _read(path: str) -> str:

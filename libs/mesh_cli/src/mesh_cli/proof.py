@@ -7,7 +7,7 @@ broken server must not keep the mesh from being ready.
 
 import asyncio
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
@@ -15,7 +15,10 @@ import msgspec
 from mesh_cli import rpc
 from mesh_cli.failure import Failure
 
-__all__ = ["Edge", "Proof", "prove"]
+__all__ = ["Edge", "Failed", "Proof", "prove"]
+
+Failed = Callable[[Sequence[str]], Awaitable[set[str]]]
+"""Names of servers → those whose start has failed."""
 
 ECHO_TOOL = "echo"
 _FIRST_PAUSE_S = 0.05
@@ -57,6 +60,7 @@ async def prove(
     *,
     required: Sequence[str] = (),
     token: str = "",
+    failed: Failed,
     say: Callable[[str], None],
 ) -> Proof:
     """Return once a first call succeeds at every edge.
@@ -66,24 +70,39 @@ async def prove(
         servers: configured servers whose tools should be listed.
         required: those of them that must be listed, however long it takes.
         token: credential; "" in development.
+        failed: tells which of the servers have failed to start; nobody waits for those.
         say: told why it is not ready yet, from time to time.
     """
-    began = time.monotonic()
     for edge in edges:
         await _until(lambda edge=edge: _first_call(edge, token), edge.instance, say)
-    waiting = [name for name in servers if name not in required]
-    seen: frozenset[str] = frozenset()
+    return await _listed(edges[0].http, servers, required, token, failed, say)
 
-    def listed() -> None:
-        nonlocal seen
-        seen = tool_names(edges[0].http, token)
-        missing = [name for name in required if not _has(seen, name)]
-        late = [name for name in waiting if not _has(seen, name)]
-        if missing or (late and time.monotonic() - began < SERVERS_GRACE_S):
-            raise Failure(f"no tools listed yet by {', '.join(missing + late)}")
 
-    await _until(listed, "tools/list", say)
-    return Proof(tools=len(seen), missing=tuple(name for name in waiting if not _has(seen, name)))
+async def _listed(
+    base: str,
+    servers: Sequence[str],
+    required: Sequence[str],
+    token: str,
+    failed: Failed,
+    say: Callable[[str], None],
+) -> Proof:
+    """Wait for the servers' tools: the required ones for ever, the others for their grace."""
+    until = time.monotonic() + SERVERS_GRACE_S
+    while True:
+        names: frozenset[str] = frozenset()
+
+        def look() -> None:
+            nonlocal names
+            names = tool_names(base, token)
+            absent = [name for name in required if not _has(names, name)]
+            if absent:
+                raise Failure(f"no tools listed yet by {', '.join(absent)}")
+
+        await _until(look, "tools/list", say)
+        missing = tuple(name for name in servers if not _has(names, name))
+        if not missing or time.monotonic() > until or set(missing) <= await failed(missing):
+            return Proof(tools=len(names), missing=missing)
+        await asyncio.sleep(_PAUSE_MAX_S)
 
 
 def tool_names(base: str, token: str) -> frozenset[str]:

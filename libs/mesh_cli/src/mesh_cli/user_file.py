@@ -61,7 +61,7 @@ class SecurityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         auth_enabled: True = every caller needs a credential; development mode is then off.
-        auth_token: one more bearer token that is accepted, for the tenant of development.
+        auth_token: refused together with ``auth_enabled``: keys are made, not chosen.
         cors_origins: origins of web pages that may call; ``*`` is refused with credentials.
     """
 
@@ -71,7 +71,7 @@ class SecurityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class MetricsTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[metrics]``: ``/metrics`` of the HTTP edge."""
+    """``[metrics]``: accepted; the HTTP edge of this version always serves ``/metrics``."""
 
     enabled: bool = True
     path: str = "/metrics"
@@ -150,7 +150,7 @@ def read(path: str | None, env: Mapping[str, str], *, folder: Path | None = None
         content = load(MeshFile, chosen if found else None, env, _overrides(env))
     except ConfigError as error:
         raise _bad(str(error)) from None
-    _check(content, str(chosen) if found else "")
+    _check(content, str(chosen) if found else "environment")
     return UserFile(
         path=str(chosen.absolute()) if found else "", content=content, unused=_unused(content)
     )
@@ -187,6 +187,11 @@ def _check(content: MeshFile, source: str) -> None:
         seen.add(server.name)
         if server.transport == "stdio" and not server.command:
             raise _bad(f"{key}.command: a stdio server needs a command")
+    if content.security.auth_enabled and content.security.auth_token:
+        raise _bad(
+            f"{source}: security.auth_token (or MCP_AUTH_TOKEN): tokens of your own are not "
+            "available in this version; leave it out, and mesh up makes the first key"
+        )
     for name, table in content.integrations.items():
         if isinstance(table, dict) and table.get("enabled") is True:
             raise _bad(f"{source}: integrations.{name}.enabled: not available in this version")
@@ -204,4 +209,6 @@ def _unused(content: MeshFile) -> tuple[str, ...]:
     ]
     if content.performance.connection_pool_size != PerformanceTable().connection_pool_size:
         names.append("performance.connection_pool_size")
+    if content.metrics != MetricsTable():
+        names.append("[metrics] (the HTTP edge always serves /metrics)")
     return tuple(names)

@@ -24,6 +24,7 @@ __all__ = ["NAME", "Edges", "build", "build_edges"]
 
 NAME = "gateway"
 AUTH_TIMEOUT_S = 1.0
+ANSWER_S = 2.0
 START_S = 30.0
 """How long a start waits for the registry and tenant-auth to make their buckets."""
 
@@ -31,7 +32,10 @@ START_S = 30.0
 class Edges:
     """The listeners, opened and drained together."""
 
-    def __init__(self, tcp: TcpEdge | None, http: HttpEdge | None) -> None:
+    def __init__(
+        self, tcp: TcpEdge | None, http: HttpEdge | None, *, drain_s: float = 20.0
+    ) -> None:
+        self._drain_s = drain_s
         self._tcp = tcp
         self._http = http
         self._edges = [edge for edge in (tcp, http) if edge is not None]
@@ -53,7 +57,7 @@ class Edges:
 
     async def drain(self) -> None:
         """Take no more, finish what runs."""
-        await asyncio.gather(*(edge.drain() for edge in self._edges))
+        await asyncio.gather(*(edge.drain(self._drain_s) for edge in self._edges))
 
 
 async def build(service: Service, config: GatewayConfig) -> None:
@@ -121,6 +125,8 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
         )
         if config.http.port >= 0
         else None,
+        # Below the bound of the whole drain, so that the rest is still answered within it.
+        drain_s=max(0.5, config.service.drain_s - config.service.accept_s - ANSWER_S),
     )
     service.on_ready(edges.start)
     service.on_drain(edges.drain)

@@ -8,6 +8,8 @@ import asyncio
 import base64
 import contextlib
 import os
+import socket
+import struct
 from collections.abc import AsyncGenerator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -143,6 +145,12 @@ class LineClient:
         body = {"jsonrpc": "2.0", "id": request_id, "method": method}
         self.send(body if params is None else {**body, "params": params})
         return await self.receive()
+
+    def reset(self) -> None:
+        """Vanish without a word: the edge sees a reset, not the end of a half-closed stream."""
+        own: socket.socket = self.writer.get_extra_info("socket")
+        own.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.writer.transport.abort()
 
     async def close(self) -> None:
         """Close the socket."""
@@ -330,7 +338,7 @@ async def running_gateway(
 ) -> AsyncGenerator[Running]:
     """A gateway in development mode on free ports; ``tables`` replace configuration tables."""
     made: dict[str, object] = {
-        "service": ServiceSection(instance=instance),
+        "service": ServiceSection(instance=instance, drain_s=4.0),
         "http": HttpConfig(port=0),
         "tcp": TcpConfig(port=0),
         "security": SecurityConfig(development=True),

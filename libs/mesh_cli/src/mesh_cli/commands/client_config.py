@@ -33,7 +33,7 @@ class Way(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         url: ``http://host:port/mcp``.
         argv: absolute command line of the stdio edge.
-        token: whether a credential is needed.
+        token: whether HTTP needs a credential.
     """
 
     url: str
@@ -53,10 +53,8 @@ def _json(value: dict[str, Any]) -> str:
 
 
 def _stdio(way: Way) -> dict[str, Any]:
-    block: dict[str, Any] = {"command": way.argv[0], "args": list(way.argv[1:])}
-    if way.token:
-        block["env"] = {_TOKEN_VARIABLE: "<API key>"}
-    return block
+    # No credential: ``mesh stdio`` takes the key of the state directory's owner.
+    return {"command": way.argv[0], "args": list(way.argv[1:])}
 
 
 def _headers(way: Way) -> dict[str, Any]:
@@ -70,7 +68,6 @@ def _claude_desktop(way: Way) -> list[Block]:
 
 def _claude_code(way: Way) -> list[Block]:
     bearer = ' --header "Authorization: Bearer <API key>"' if way.token else ""
-    secret = f" --env {_TOKEN_VARIABLE}=<API key>" if way.token else ""
     http = {"type": "http", "url": way.url, **_headers(way)}
     return [
         Block(
@@ -79,7 +76,7 @@ def _claude_code(way: Way) -> list[Block]:
         ),
         Block(
             title="stdio: run once",
-            text=f"claude mcp add{secret} {_NAME} -- {shlex.join(way.argv)}",
+            text=f"claude mcp add {_NAME} -- {shlex.join(way.argv)}",
         ),
         Block(title="or HTTP: .mcp.json", text=_json({"mcpServers": {_NAME: http}})),
     ]

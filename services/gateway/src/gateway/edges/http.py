@@ -26,7 +26,6 @@ from mesh_chassis.metrics import Metrics
 
 __all__ = ["HttpEdge"]
 
-DRAIN_S = 22.0
 _log = logging.getLogger(__name__)
 
 
@@ -69,10 +68,14 @@ class HttpEdge:
         """Listen."""
         await self.server.start()
 
-    async def drain(self) -> None:
-        """Take no more, finish what runs; streams end in order."""
+    async def drain(self, timeout_s: float) -> None:
+        """Take no more, finish what runs; streams end in order.
+
+        Args:
+            timeout_s: longest wait for running requests.
+        """
         self._mcp.end_streams()
-        await self.server.stop(DRAIN_S)
+        await self.server.stop(timeout_s)
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Answer one request."""

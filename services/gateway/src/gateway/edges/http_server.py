@@ -28,6 +28,8 @@ HEADER_FIELDS_MAX = 100
 """Bounds of one header block, request line included; above them: 431."""
 KEEP_ALIVE_MAX_S = 75
 LINGER_S = 0.2
+REFUSED_S = 1.0
+"""How long a refused client may go on sending before the connection is closed."""
 CLOSE_LOOK_S = 0.01
 CLOSE_LOOKS = 50
 BACKLOG = 1_024
@@ -64,6 +66,7 @@ class _Protocol(HttpToolsProtocol):
         super().__init__(edge.uvicorn, edge.state, {}, asyncio.get_running_loop())
         self.edge = edge
         self._mesh: HttpConnection | None = None
+        self._refused = False
         self._header_bytes = 0
         self._unfinished = 0
         self._began = False
@@ -95,7 +98,7 @@ class _Protocol(HttpToolsProtocol):
                 mesh.on_lost()
 
     def data_received(self, data: bytes) -> None:
-        if self._mesh is None or self.transport.is_closing():
+        if self._refused or self.transport.is_closing():
             return
         self._began = False
         super().data_received(data)
@@ -187,7 +190,16 @@ class _Protocol(HttpToolsProtocol):
         head = b"content-type: application/json\r\ncontent-length: %d\r\nconnection: close\r\n"
         retry = b"" if retry_after_s is None else b"retry-after: %d\r\n" % max(1, retry_after_s)
         self.transport.write(STATUS_LINE[status] + head % len(body) + retry + b"\r\n" + body)
-        self.transport.close()
+        # Closing with bytes unread would reset the connection and the answer with it: say that
+        # nothing more comes, read on into the void for a moment, then close.
+        self._refused = True
+        if self._header_timer is not None:
+            self._header_timer.cancel()
+        if self.transport.can_write_eof():
+            self.transport.write_eof()
+            self._header_timer = self.loop.call_later(REFUSED_S, self.transport.close)
+        else:
+            self.transport.close()
 
 
 class _HeadersTooLargeError(Exception):

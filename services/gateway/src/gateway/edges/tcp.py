@@ -23,7 +23,6 @@ from mesh_chassis.clock import SYSTEM, Clock
 __all__ = ["TcpEdge"]
 
 SWEEP_S = 1.0
-DRAIN_S = 22.0
 LINGER_S = 0.2
 """Connections that the kernel had taken before the listener closed are still served this long."""
 BACKLOG = 1_024
@@ -84,7 +83,7 @@ class TcpEdge:
         self._sweeping = loop.call_later(SWEEP_S, self._sweep)
         _log.info("tcp edge listens", extra={"host": self._config.host, "port": self.port})
 
-    async def drain(self, timeout_s: float = DRAIN_S) -> None:
+    async def drain(self, timeout_s: float) -> None:
         """Take no more connections, finish what runs, close.
 
         Args:

@@ -129,7 +129,7 @@ class Toolbox:
         try:
             value = msgspec.json.decode(arguments or _EMPTY)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:
-            raise MeshError(ErrorKind.PARAMS, f"arguments are not JSON: {error}") from None
+            raise MeshError(ErrorKind.PARAMS, f"arguments cannot be read: {error}") from None
         if validator.is_valid(value):
             return None
         first = next(iter(validator.iter_errors(value)))

@@ -139,7 +139,7 @@ class Supervisor:
     async def drain(self, *, handover: bool) -> None:
         """Give every server up, all at once, to other runners where there are any."""
         self._draining = True
-        others = handover and await self._others()
+        others = handover and self.held > 0 and await self._others()
         await asyncio.gather(
             *(keeper.leave(handover=others) for keeper, _ in self._keepers.values())
         )

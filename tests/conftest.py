@@ -5,10 +5,9 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-
 from tests.e2e.running_mesh import RunningMesh
 
-LAB = Path(__file__).parent / "servers" / "lab.py"
+LAB = Path(__file__).parent / "e2e" / "servers" / "lab.py"
 
 
 def run(mesh: RunningMesh) -> Iterator[RunningMesh]:
