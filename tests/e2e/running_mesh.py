@@ -13,14 +13,14 @@ from pathlib import Path
 from tests.e2e import processes
 from tests.e2e.processes import Process
 
-__all__ = ["MESH", "RunningMesh"]
+__all__ = ["MESH", "PLAIN_ENVIRONMENT", "RunningMesh"]
 
 MESH = str(Path(sys.executable).with_name("mesh"))
 READY_S = 60.0
 STOP_S = 40.0
 _POLL_S = 0.01
 _MARK = "MESH_TEST_RUN"
-_PLAIN = {
+PLAIN_ENVIRONMENT = {
     name: value
     for name, value in os.environ.items()
     if not name.startswith(("MCP_", "NATS_", "MESH_"))
@@ -59,7 +59,7 @@ class RunningMesh:
         self._child = subprocess.Popen(
             [MESH, "up", *ports, *self.options],
             cwd=self.room,
-            env={**_PLAIN, name: value},
+            env={**PLAIN_ENVIRONMENT, name: value},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -196,7 +196,7 @@ class RunningMesh:
         done = subprocess.run(
             [MESH, *words],
             cwd=self.room,
-            env={**_PLAIN, **(env or {})},
+            env={**PLAIN_ENVIRONMENT, **(env or {})},
             stdin=subprocess.DEVNULL,
             capture_output=True,
             text=True,

@@ -238,10 +238,10 @@ async def post_modern(
 
 
 @asynccontextmanager
-async def stdio_lines(mesh: RunningMesh, **env: str) -> AsyncIterator[Lines]:
+async def stdio_lines(mesh: RunningMesh, *options: str, **env: str) -> AsyncIterator[Lines]:
     """A peer of the stdio edge: the process a desktop client would start."""
     child = await asyncio.create_subprocess_exec(
-        *(MESH, "stdio", "--state", str(mesh.state)),
+        *(MESH, "stdio", "--state", str(mesh.state), *options),
         env={**os.environ, **env},
         stdin=asyncio.subprocess.PIPE,
         stdout=asyncio.subprocess.PIPE,

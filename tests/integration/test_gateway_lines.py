@@ -1,6 +1,7 @@
 """The TCP-line edge as hostile, old and modern clients meet it: real sockets, scripted servers."""
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
@@ -91,8 +92,8 @@ def call(name: str, **arguments: object) -> dict[str, object]:
     [
         (b"garbage", -32700, None),
         (b"\xff\xfe{}", -32700, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"ping"', -32700, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"a\x00b"}', -32700, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"ping"', -32700, 1),
+        (b'{"jsonrpc":"2.0","id":1,"method":"a\x00b"}', -32700, 1),
         (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, -32600, None),
         (b"[" + b"{}," * 300_000 + b"{}]", -32600, None),
         (b"[]", -32600, None),
@@ -372,3 +373,25 @@ async def test_a_closed_edge_serves_only_who_authenticates_first(
 
         await eventually(cut, timeout_s=1.0)
         await client.close()
+
+
+async def test_the_biggest_holder_of_unfinished_bytes_has_to_go(gateway: Running) -> None:
+    small = await LineClient.connect(gateway.tcp)
+    small.writer.write(b'{"jsonrpc":"2.0","id":1,' + b" " * 100_000)
+    big = [await LineClient.connect(gateway.tcp) for _ in range(2)]
+    for one in big:
+        one.writer.write(b'{"x":"' + b"a" * 9 * MEGABYTE)
+        with contextlib.suppress(ConnectionError):
+            await one.writer.drain()
+
+    async def refused(one: LineClient) -> bool:
+        try:
+            return (await one.receive(0.5))["error"]["data"]["limit"] == "unfinished"
+        except (EOFError, OSError, TimeoutError):
+            return False
+
+    assert any([await refused(one) for one in big])
+    small.writer.write(b'"method":"ping"}\n')
+    assert (await small.receive())["id"] == 1
+    for one in (small, *big):
+        one.reset()

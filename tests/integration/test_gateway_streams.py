@@ -8,6 +8,7 @@ from typing import Any
 
 import httpx
 import msgspec
+import nats
 import pytest
 import pytest_asyncio
 
@@ -213,11 +214,9 @@ async def test_a_closed_response_cancels_a_modern_call_and_not_an_old_one(
     await eventually(lambda: bool(around.seen) and around.seen[0].cancelled.is_set())
     session = await open_session(client)
     call = {"name": "forever", "arguments": {}}
+    body = msgspec.json.encode({"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": call})
+    own = {**JSON_HEADERS, "mcp-session-id": session}
     with pytest.raises(httpx.ReadTimeout):
-        body = msgspec.json.encode(
-            {"jsonrpc": "2.0", "id": 4, "method": "tools/call", "params": call}
-        )
-        own = {**JSON_HEADERS, "mcp-session-id": session}
         await client.post("/mcp", content=body, headers=own, timeout=0.2)
     await around.called(2)
     assert not around.seen[1].cancelled.is_set()
@@ -405,29 +404,35 @@ async def test_a_large_result_arrives_whole(client: httpx.AsyncClient) -> None:
 
 
 async def test_a_bare_nats_client_uses_the_gateway_by_subject(
-    gateway: Running, around: Surroundings, connect_bus
+    gateway: Running, around: Surroundings, broker
 ) -> None:
-    around.allow("good")
-    bus = await connect_bus("client", DEMO_TENANT)
+    client = await nats.connect(broker.url, nkeys_seed=broker.seed_for("client", DEMO_TENANT))
     params = msgspec.json.encode({"name": "echo", "arguments": {"a": 1}, "_meta": ENVELOPE})
     subject = f"mesh.v1.{DEMO_TENANT}.gw.tools.call"
-    reply = await bus.request(subject, encode_request("tools/call", 5, params), timeout_s=5)
-    answer = msgspec.json.decode(reply.payload)
+    reply = await client.request(subject, encode_request("tools/call", 5, params), timeout=5)
+    answer = msgspec.json.decode(reply.data)
     assert answer["id"] == 5
     assert answer["result"]["content"][0]["text"] == '{"a":1}'
-    refused = await bus.request(
+    refused = await client.request(
         subject,
         encode_request("tools/call", 6, params),
         headers={CREDENTIAL_HEADER: "wrong"},
-        timeout_s=5,
+        timeout=5,
     )
-    assert msgspec.json.decode(refused.payload)["error"]["code"] == -31001
+    assert msgspec.json.decode(refused.data)["error"]["code"] == -31001
+    await client.close()
+
+
+async def test_frames_come_to_a_bus_client_that_asks_for_them(
+    gateway: Running, connect_bus
+) -> None:
+    bus = await connect_bus("stdio", "stdio-1")
     frames: list[bytes] = []
     meta = {**ENVELOPE, "progressToken": "p"}
-    body = msgspec.json.encode({"name": "progress", "_meta": meta})
+    params = msgspec.json.encode({"name": "progress", "_meta": meta})
     await bus.call(
-        subject,
-        encode_request("tools/call", "x", body),
+        f"mesh.v1.{DEMO_TENANT}.gw.tools.call",
+        encode_request("tools/call", "x", params),
         envelope=RequestEnvelope(method="tools/call"),
         timeout_s=5,
         tenant=DEMO_TENANT,

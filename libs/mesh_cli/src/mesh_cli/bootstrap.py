@@ -26,7 +26,7 @@ from mesh_chassis.callerctx import new_kek
 from mesh_cli.contexts import DEMO, OPERATOR, Context, folder_of
 from mesh_cli.failure import Failure
 from mesh_cli.plan import DEMO_TENANT, Instance, User, Where
-from mesh_cli.state import StateDir
+from mesh_cli.state import STATIC_TOKEN_FILE, StateDir
 
 __all__ = ["KEK_FILE", "PEPPER_FILE", "ensure_keys", "write_broker", "write_contexts", "write_toml"]
 
@@ -38,8 +38,13 @@ _STORE_SHARE = 0.8
 """Of the free space: a full volume leaves streams unwritable until the broker restarts."""
 
 
-def ensure_keys(state: StateDir, users: Sequence[User]) -> Where:
+def ensure_keys(state: StateDir, users: Sequence[User], *, static_token: str = "") -> Where:
     """Make the missing seeds, the key encryption key and the pepper.
+
+    Args:
+        state: where they lie.
+        users: users of the broker.
+        static_token: the server's own token; "" = none, and that of an earlier start goes.
 
     Raises:
         Failure: a seed file is there but holds no seed.
@@ -54,10 +59,16 @@ def ensure_keys(state: StateDir, users: Sequence[User]) -> Where:
         write_private(state.keys / KEK_FILE, f"{new_kek()}\n")
     if not (state.keys / PEPPER_FILE).exists():
         write_private(state.keys / PEPPER_FILE, f"{secrets.token_urlsafe(_SECRET_BYTES)}\n")
+    chosen = state.keys / STATIC_TOKEN_FILE
+    if static_token:
+        write_private(chosen, f"{static_token}\n")
+    else:
+        chosen.unlink(missing_ok=True)
     return Where(
         seeds=seeds,
         kek_file=str(state.keys / KEK_FILE),
         pepper_file=str(state.keys / PEPPER_FILE),
+        static_token_file=str(chosen) if static_token else "",
     )
 
 
@@ -123,7 +134,7 @@ def write_contexts(state: StateDir, port: int) -> None:
 def write_toml(path: Path, instance: Instance) -> None:
     """Write the configuration file of one service instance."""
     document = tomlkit.document()
-    document.add(tomlkit.comment(f"{instance.name}: written by mesh up at every start."))
+    document.add(tomlkit.comment(f"{instance.name}: written by mesh; changes here are lost."))
     for name, table in instance.tables.items():
         document.add(name, tomlkit.item(_escaped(table)))
     write_private(path, tomlkit.dumps(document))

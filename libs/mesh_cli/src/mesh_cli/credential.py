@@ -1,7 +1,8 @@
 """The first credential of a mesh that asks for one: a tenant, an admin, a key in a file.
 
 Without it nobody could call a mesh whose ``auth_enabled`` is true, not even to prove that it
-works. The file lies beside the other keys and is readable by its owner only.
+works. The file lies beside the other keys and is readable by its owner only. Where the user chose
+a token for the server, that one is the credential and nothing is made.
 """
 
 import asyncio
@@ -22,7 +23,7 @@ from mesh_cli.failure import Failure
 from mesh_cli.options import Target
 from mesh_cli.plan import FIRST_TENANT
 from mesh_cli.platform import operator_bus
-from mesh_cli.state import KEY_FILE, StateDir
+from mesh_cli.state import StateDir
 
 __all__ = ["FIRST_PRINCIPAL", "first_credential"]
 
@@ -31,11 +32,11 @@ _PAUSE_S = 0.2
 
 
 async def first_credential(state: StateDir, nats_port: int) -> Path:
-    """The file with the first API key; made once, then kept.
+    """The file with the owner's credential: the server's own token, or a key made once and kept.
 
     Waits for tenant-auth as long as it takes; cancel to give up.
     """
-    path = state.keys / KEY_FILE
+    path = state.credential
     target = Target(urls=(f"nats://127.0.0.1:{nats_port}",), nkey=str(state.seed("operator")))
     while not path.exists():
         try:

@@ -15,7 +15,7 @@ from mesh_cli.failure import Failure
 from mesh_cli.last_words import tail
 from mesh_cli.plan import Instance, Ports
 from mesh_cli.state import Endpoint, RunRecord, StateDir
-from mesh_cli.user_file import MeshFile
+from mesh_cli.user_file import TOKEN_VARIABLE, MeshFile
 
 __all__ = ["BROKER", "Fleet"]
 
@@ -75,7 +75,9 @@ class Fleet:
     def prepare(self) -> None:
         """Write keys and configuration; make the children without starting them."""
         users = plan.users(len(self.ports.http), self._runners)
-        where = bootstrap.ensure_keys(self.state, users)
+        where = bootstrap.ensure_keys(
+            self.state, users, static_token=self.content.security.auth_token
+        )
         bootstrap.write_broker(self.state, users, where, self.ports.nats)
         bootstrap.write_contexts(self.state, self.ports.nats)
         self._broker = self._child(BROKER, [_broker_binary(), "-c", str(self.state.broker_config)])
@@ -208,5 +210,9 @@ def _broker_binary() -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Environment of the children: ours, without what would buffer or colour their logs."""
-    return {**os.environ, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}
+    """Environment of the children: ours, without what would buffer or colour their logs.
+
+    The server's own token reaches the one service that checks it through a file.
+    """
+    ours = {name: value for name, value in os.environ.items() if name != TOKEN_VARIABLE}
+    return {**ours, "PYTHONUNBUFFERED": "1", "NO_COLOR": "1"}

@@ -28,7 +28,7 @@ from mesh_cli.platform import operator_bus
 from mesh_cli.proof import Edge, Proof, prove
 from mesh_cli.screen import Facts, render
 from mesh_cli.state import RunLock, StateDir
-from mesh_cli.user_file import SAMPLE_SERVER, MeshFile, UserFile
+from mesh_cli.user_file import SAMPLE_SERVER, TOKEN_VARIABLE, MeshFile, UserFile
 
 __all__ = ["Options", "run"]
 
@@ -102,6 +102,11 @@ class _Report:
         self._remarks = tuple(moved)
         if user.unused:
             self._remarks += (f"not used by this version: {', '.join(user.unused)}",)
+        security = user.content.security
+        if security.auth_token and not security.auth_enabled:
+            self._remarks += (
+                f"security.auth_token (or {TOKEN_VARIABLE}) is set, so auth_enabled counts as true",
+            )
         # Only the sample server is promised; one that the user configured may be broken.
         self._promised = () if user.content.mcp_servers else (SAMPLE_SERVER,)
 
@@ -152,6 +157,7 @@ class _Report:
         facts = Facts(
             state=str(self._fleet.state.root),
             credential=credential,
+            chosen=bool(self._fleet.content.security.auth_token),
             servers=tuple(server.name for server in self._fleet.servers),
             missing=proof.missing,
             tools=proof.tools,

@@ -19,6 +19,7 @@ __all__ = ["cli", "main"]
 _COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start a mesh here: broker, services, sample server."),
     "down": ("down", "Stop the mesh of this directory."),
+    "export": ("export", "Write the files of a mesh that runs in containers."),
     "status": ("status", "Show what runs where."),
     "doctor": ("doctor", "Find out what is wrong and how to mend it."),
     "logs": ("logs", "Show the logs of the services."),

@@ -44,19 +44,27 @@ SERVICE_MODULES: Mapping[str, str] = {
 
 
 class Ports(msgspec.Struct, frozen=True, kw_only=True):
-    """Listeners of one start; one HTTP and one TCP port per gateway."""
+    """Listeners of one start; one HTTP and one TCP port per gateway.
+
+    ``nats_host`` is where services reach the broker.
+    """
 
     nats: int
+    nats_host: str = "127.0.0.1"
     http: tuple[int, ...]
     tcp: tuple[int, ...]
 
 
 class Where(msgspec.Struct, frozen=True, kw_only=True):
-    """Files the services are told about: seeds by user name, key and pepper files."""
+    """Files the services are told about: seeds by user name, key and pepper files.
+
+    ``static_token_file`` holds the server's own token; "" = there is none.
+    """
 
     seeds: Mapping[str, str]
     kek_file: str
     pepper_file: str
+    static_token_file: str = ""
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -155,7 +163,7 @@ def instances(
         tables: dict[str, Any] = {
             "service": {"instance": name},
             "bus": {
-                "urls": [f"nats://127.0.0.1:{ports.nats}"],
+                "urls": [f"nats://{ports.nats_host}:{ports.nats}"],
                 "nkey_seed_file": where.seeds[name],
             },
             "log": {"level": content.log.level.lower()},
@@ -194,8 +202,8 @@ def _host(host: str) -> str:
 
 
 def development(content: MeshFile) -> bool:
-    """Whether callers without a credential are served."""
-    return not content.security.auth_enabled
+    """Whether callers without a credential are served; who sets a token wants it asked for."""
+    return not (content.security.auth_enabled or content.security.auth_token)
 
 
 def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
@@ -204,6 +212,7 @@ def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
             "development": development(content),
             "pepper_file": where.pepper_file,
             "kek_file": where.kek_file,
+            **({"static_token_file": where.static_token_file} if where.static_token_file else {}),
         }
     }
 

@@ -13,7 +13,8 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     Attributes:
         state: state directory.
-        credential: file with the first API key; "" in development.
+        credential: file with the owner's credential; "" in development.
+        chosen: it is the token of the user's file or environment, not a key that was made.
         servers: configured MCP servers.
         missing: those that list no tools yet.
         tools: number of tools a caller sees.
@@ -22,6 +23,7 @@ class Facts(msgspec.Struct, frozen=True, kw_only=True):
 
     state: str
     credential: str = ""
+    chosen: bool = False
     servers: tuple[str, ...] = ()
     missing: tuple[str, ...] = ()
     tools: int = 0
@@ -68,7 +70,8 @@ def _who(record: RunRecord, facts: Facts) -> list[str]:
             "DEVELOPMENT MODE: callers on this machine need no token; they act as the tenant",
             f"{record.tenant} with every right. Set [security] auth_enabled = true to end that.",
         ]
-    return [f"Callers need a token. The first one (tenant {record.tenant}): {facts.credential}"]
+    which = "Yours, security.auth_token" if facts.chosen else "The first one"
+    return [f"Callers need a token. {which} (tenant {record.tenant}): {facts.credential}"]
 
 
 def _try(record: RunRecord, facts: Facts) -> list[str]:

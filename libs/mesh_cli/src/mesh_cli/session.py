@@ -12,7 +12,7 @@ from mesh_cli import rpc
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import Target, target
 from mesh_cli.plan import DEMO_TENANT
-from mesh_cli.state import KEY_FILE, StateDir
+from mesh_cli.state import StateDir
 
 __all__ = ["Caller", "Request", "caller"]
 
@@ -77,9 +77,9 @@ def caller(given: dict[str, Any]) -> Caller:
     record = StateDir(Path(goal.state)).read_run() if goal.state else None
     tenant = tenant or (record.tenant if record is not None else DEMO_TENANT)
     if record is not None and not record.development and not url:
-        # Who holds the state directory holds its first key: call as its owner.
+        # Who holds the state directory holds its credential: call as its owner.
         url = record.http
-        token = token or _first_key(goal)
+        token = token or _own_credential(goal)
     if url and "://" not in url:
         url = f"http://{url}"
     if url and not url.startswith(("http://", "https://")):
@@ -93,9 +93,9 @@ def caller(given: dict[str, Any]) -> Caller:
     )
 
 
-def _first_key(goal: Target) -> str:
-    """The key that ``mesh up`` made for the owner; "" when there is none."""
+def _own_credential(goal: Target) -> str:
+    """The credential of the directory's owner; "" when there is none."""
     try:
-        return (StateDir(Path(goal.state)).keys / KEY_FILE).read_text().strip()
+        return StateDir(Path(goal.state)).credential.read_text().strip()
     except OSError:
         return ""

@@ -19,6 +19,7 @@ __all__ = [
     "KEY_FILE",
     "Endpoint",
     "RunLock",
+    "STATIC_TOKEN_FILE",
     "RunRecord",
     "StateDir",
     "find",
@@ -28,6 +29,8 @@ __all__ = [
 DIRECTORY = ".mesh"
 KEY_FILE = "admin.key"
 """First API key of a mesh that asks for credentials."""
+STATIC_TOKEN_FILE = "static.token"
+"""The server's own token, there while the user's file or environment names one."""
 _PRIVATE = 0o700
 _LOCK_ATTEMPTS = 5
 _LOCK_PAUSE_S = 0.02
@@ -107,6 +110,15 @@ class StateDir:
     def seed(self, user: str) -> Path:
         """Seed file of a broker user, e.g. ``gateway-1`` or ``operator``."""
         return self.keys / f"{user}.nk"
+
+    @property
+    def credential(self) -> Path:
+        """File with the credential of the directory's owner; absent in development.
+
+        The server's own token, or else the API key that ``mesh up`` made.
+        """
+        chosen = self.keys / STATIC_TOKEN_FILE
+        return chosen if chosen.exists() else self.keys / KEY_FILE
 
     def log(self, instance: str) -> Path:
         """Log file of one process."""

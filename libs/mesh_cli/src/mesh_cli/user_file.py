@@ -6,6 +6,7 @@ it is harmless and said on the status screen; where a user would rely on it (a v
 of every request) the start is refused.
 """
 
+import re
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
@@ -18,11 +19,17 @@ from mcp_proto.ids import is_server_name
 from mesh_chassis.config import ConfigError, load
 from mesh_cli.failure import Exit, Failure
 
-__all__ = ["DEFAULT_FILE", "SAMPLE_SERVER", "MeshFile", "read"]
+__all__ = ["DEFAULT_FILE", "SAMPLE_SERVER", "TOKEN_VARIABLE", "MeshFile", "read"]
 
 DEFAULT_FILE = "mesh.toml"
 SAMPLE_SERVER = "time"
 """Server that runs when the user named none, so that a first call has something to call."""
+
+TOKEN_VARIABLE = "MCP_AUTH_TOKEN"  # noqa: S105 - the name of a variable
+"""Sets ``security.auth_token``."""
+
+_TOKEN = re.compile(r"[!-~]{16,1024}")
+_OWN_KEY = re.compile(r"m[ks]_")
 
 Port = Annotated[int, Meta(ge=0, le=65535)]
 Positive = Annotated[float, Meta(gt=0, le=1_000_000)]
@@ -61,7 +68,8 @@ class SecurityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
     Attributes:
         auth_enabled: True = every caller needs a credential; development mode is then off.
-        auth_token: refused together with ``auth_enabled``: keys are made, not chosen.
+        auth_token: the server's own bearer token, of the principal ``admin`` of the tenant
+            ``default``; setting it counts as ``auth_enabled``.
         cors_origins: origins of web pages that may call; ``*`` is refused with credentials.
     """
 
@@ -128,7 +136,7 @@ _ENVIRONMENT: dict[str, tuple[str, type]] = {
     "MCP_SERVER_PORT": ("server.port", int),
     "MCP_HOST": ("server.host", str),
     "MCP_TCP_PORT": ("tcp.port", int),
-    "MCP_AUTH_TOKEN": ("security.auth_token", str),
+    TOKEN_VARIABLE: ("security.auth_token", str),
     "MCP_LOG_LEVEL": ("log.level", str),
 }
 
@@ -187,11 +195,7 @@ def _check(content: MeshFile, source: str) -> None:
         seen.add(server.name)
         if server.transport == "stdio" and not server.command:
             raise _bad(f"{key}.command: a stdio server needs a command")
-    if content.security.auth_enabled and content.security.auth_token:
-        raise _bad(
-            f"{source}: security.auth_token (or MCP_AUTH_TOKEN): tokens of your own are not "
-            "available in this version; leave it out, and mesh up makes the first key"
-        )
+    _check_token(content.security.auth_token, source)
     for name, table in content.integrations.items():
         if isinstance(table, dict) and table.get("enabled") is True:
             raise _bad(f"{source}: integrations.{name}.enabled: not available in this version")
@@ -199,6 +203,16 @@ def _check(content: MeshFile, source: str) -> None:
         raise _bad(f"{source}: firecracker.enabled: not available in this version")
     if content.discovery.get("enabled") is True and content.discovery.get("type") != "nats":
         raise _bad(f'{source}: discovery.type: only "nats" is available in this version')
+
+
+def _check_token(token: str, source: str) -> None:
+    """The token itself is never shown."""
+    key = f"{source}: security.auth_token (or {TOKEN_VARIABLE})"
+    if token and _TOKEN.fullmatch(token) is None:
+        raise _bad(f"{key}: a token has 16 to 1024 visible ASCII characters")
+    if _OWN_KEY.match(token):
+        # A client's shell may export it; as the server's token it would outlive its revocation.
+        raise _bad(f"{key}: holds a key that a mesh made; unset it, or choose a token of your own")
 
 
 def _unused(content: MeshFile) -> tuple[str, ...]:

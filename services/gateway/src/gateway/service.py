@@ -1,32 +1,21 @@
 """The gateway's table of contents: what it watches, what stands behind the edges, the edges."""
 
 import asyncio
-import importlib.metadata
 
 from gateway.backend import LocalBackend
 from gateway.bus import BusEdge
 from gateway.config import GatewayConfig, check_config
-from gateway.core.merge import ServerFacts
 from gateway.edges.http import HttpEdge
 from gateway.edges.tcp import TcpEdge
 from gateway.handlers import Dispatcher
-from gateway.identity import Identities
-from gateway.sessions import Sessions
-from gateway.store import Catalogs
-from mcp_proto import buckets
-from mcp_proto.contracts import tenant_auth
-from mesh_chassis.bucket import KV
-from mesh_chassis.callerctx import ContextSigner, load_kek
-from mesh_chassis.keyring import KeyRing
+from gateway.knowledge import Knowledge
 from mesh_chassis.service import Service
 
 __all__ = ["NAME", "Edges", "build", "build_edges"]
 
 NAME = "gateway"
-AUTH_TIMEOUT_S = 1.0
 ANSWER_S = 2.0
-START_S = 30.0
-"""How long a start waits for the registry and tenant-auth to make their buckets."""
+"""Kept of the drain for answers to what did not end by itself."""
 
 
 class Edges:
@@ -74,51 +63,20 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     """
     check_config(config)
     bus = service.bus
-    facts = ServerFacts(
-        name=config.server.name,
-        version=config.server.version or importlib.metadata.version("mesh-gateway"),
-        instructions=config.server.instructions,
-        page_size=config.lists.page_size,
-        ttl_ms=config.lists.ttl_ms,
-    )
-    sessions = Sessions(await KV.ensure(bus, buckets.SESSIONS), service.tasks)
-    catalogs = Catalogs(facts)
-    ring = await KeyRing.open(bus, timeout_s=START_S)
-    signer = ContextSigner(ring, load_kek(config.keys.kek_file))
-
-    async def authenticate(credential: str, tenant: str) -> tenant_auth.Identity:
-        params = tenant_auth.Authenticate(credential=credential, tenant=tenant)
-        return await bus.operation(tenant_auth.authenticate, params, timeout_s=AUTH_TIMEOUT_S)
-
-    identities = Identities(
-        authenticate=authenticate,
-        sign=signer.sign,
-        issuer=service.instance,
-        tasks=service.tasks,
-        open_to_demo=config.security.open_to_demo,
-        age_s=lambda: config_watch.age_s,
-    )
-    config_bucket = await KV.open(bus, buckets.CONFIG, timeout_s=START_S)
-    config_watch = await config_bucket.watch(on_entry=identities.feed, on_reset=identities.cut_all)
-    catalog_bucket = await KV.open(bus, buckets.CATALOG, timeout_s=START_S)
-    catalog_watch = await catalog_bucket.watch(on_entry=catalogs.feed, on_reset=catalogs.reset)
-    session_bucket = await KV.open(bus, buckets.SESSIONS)
-    session_watch = await session_bucket.watch(on_entry=sessions.feed, on_reset=sessions.reset)
-    watches = (config_watch, catalog_watch, session_watch)
-    for watch in watches:
-        await watch.ready
-
+    known = await Knowledge.open(service, config)
     dispatcher = Dispatcher(
-        bus=bus, catalogs=catalogs, limits=config.limits, metrics=service.metrics
+        bus=bus, catalogs=known.catalogs, limits=config.limits, metrics=service.metrics
     )
-    backend = LocalBackend(identities=identities, dispatcher=dispatcher, catalogs=catalogs)
+    backend = LocalBackend(
+        identities=known.identities, dispatcher=dispatcher, catalogs=known.catalogs
+    )
     service.add_endpoint(BusEdge(bus, backend, slots=config.limits.bus_slots).endpoint)
     edges = Edges(
         TcpEdge(config.tcp, config.limits, backend) if config.tcp.port >= 0 else None,
         HttpEdge(
             config,
             backend=backend,
-            sessions=sessions,
+            sessions=known.sessions,
             health=service.health,
             metrics=service.metrics,
             draining=lambda: service.draining,
@@ -130,16 +88,5 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     )
     service.on_ready(edges.start)
     service.on_drain(edges.drain)
-    for watch, bucket in zip(
-        watches, (buckets.CONFIG, buckets.CATALOG, buckets.SESSIONS), strict=True
-    ):
-        service.add_watch(watch, bucket=bucket.name)
-
-    async def stop() -> None:
-        catalogs.close()
-        for watch in watches:
-            await watch.stop()
-        await ring.close()
-
-    service.on_stop(stop)
+    service.add_health_check("nats", lambda: bus.connected)
     return edges

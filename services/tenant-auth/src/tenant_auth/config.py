@@ -18,7 +18,7 @@ from mesh_chassis.config import (
     read_secret,
 )
 from tenant_auth.core.sessions import ABSOLUTE_S, IDLE_S, Lifetimes
-from tenant_auth.core.tokens import Pepper, parse_peppers
+from tenant_auth.core.tokens import Pepper, StaticToken, parse_peppers, parse_static
 
 __all__ = [
     "Secrets",
@@ -41,12 +41,16 @@ class SecurityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         env: stands in every API key; a key of another environment is refused.
         pepper_file: file that only this user can read, a secret of 32 to 256 characters per line.
         kek_file: file that only this user can read, base64 of 32 bytes; gateways have the same.
+        static_token_file: file that only this user can read, one token of 16 to 1,024 visible
+            ASCII characters that stands for the principal ``admin`` of the tenant ``default``;
+            "" = none. A restart takes a new one; gateways forget the old one within 30 s.
     """
 
     development: bool = False
     env: Annotated[str, Meta(pattern=r"\A[a-z0-9]{1,12}\Z")] = "live"
     pepper_file: str = ""
     kek_file: str = ""
+    static_token_file: str = ""
 
 
 class SigningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -85,6 +89,7 @@ class Secrets(msgspec.Struct, frozen=True):
 
     peppers: tuple[Pepper, ...]
     kek: bytes
+    static: StaticToken | None = None
 
     def __repr__(self) -> str:
         # A repr ends up in logs.
@@ -92,10 +97,10 @@ class Secrets(msgspec.Struct, frozen=True):
 
 
 def read_secrets(config: SecurityConfig) -> Secrets:
-    """Read pepper and KEK.
+    """Read pepper, KEK and, where it is configured, the server's own token.
 
     Raises:
-        ConfigError: a file is not named, missing, readable by others, or holds something else.
+        ConfigError: a needed file is not named, missing, readable by others, or holds something else.
     """
     _check_private(config.pepper_file, "security.pepper_file")
     _check_private(config.kek_file, "security.kek_file")
@@ -104,7 +109,19 @@ def read_secrets(config: SecurityConfig) -> Secrets:
         peppers = parse_peppers(read_secret(config.pepper_file, key=key))
     except ValueError as error:
         raise ConfigError(config.pepper_file, key, str(error)) from None
-    return Secrets(peppers, load_kek(config.kek_file, key="security.kek_file"))
+    kek = load_kek(config.kek_file, key="security.kek_file")
+    return Secrets(peppers, kek, _read_static(config.static_token_file))
+
+
+def _read_static(path: str) -> StaticToken | None:
+    if not path:
+        return None
+    key = "security.static_token_file"
+    _check_private(path, key)
+    try:
+        return parse_static(read_secret(path, key=key))
+    except ValueError as error:
+        raise ConfigError(path, key, str(error)) from None
 
 
 def _check_private(path: str, key: str) -> None:

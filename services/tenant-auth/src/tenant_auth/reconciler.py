@@ -1,4 +1,5 @@
-"""Converges the key ring to its plan (``core.rotation``), and the demo tenant to existence.
+"""Converges the key ring to its plan (``core.rotation``), and the tenants that
+come with the configuration (development, the server's own token) to existence.
 
 Takes no input; runs on a timer, and at once when a record vanishes: a broker that lost its disk
 comes back with empty buckets, and until there is a signing key no call is signed. Several
@@ -7,7 +8,7 @@ replicas may run it: keys are counted, so both try to make the same one and one 
 
 import asyncio
 import logging
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 
 from mcp_proto.errors import MeshError
 from tenant_auth.core.rotation import plan
@@ -67,7 +68,7 @@ class Reconciler:
         rotation: see ``KeyRotation``.
         keyring: stored keys.
         accounts: stored tenants.
-        ensure_demo: makes the demo tenant; None outside development.
+        ensure: each makes one tenant that comes with the configuration.
     """
 
     def __init__(
@@ -75,12 +76,12 @@ class Reconciler:
         rotation: KeyRotation,
         keyring: KeyRingStore,
         accounts: AccountStore,
-        ensure_demo: Callable[[], Awaitable[None]] | None,
+        ensure: Sequence[Callable[[], Awaitable[None]]],
     ) -> None:
         self._rotation = rotation
         self._keyring = keyring
         self._accounts = accounts
-        self._ensure_demo = ensure_demo
+        self._ensure = tuple(ensure)
 
     async def run(self) -> None:
         """Run until cancelled."""
@@ -102,8 +103,8 @@ class Reconciler:
         self._keyring.lost.clear()
         self._accounts.lost.clear()
         await self._rotation.step()
-        if self._ensure_demo is not None:
-            await self._ensure_demo()
+        for ensure in self._ensure:
+            await ensure()
 
     async def _wait(self, wait_s: float) -> None:
         # Even a storm of vanishing records leaves the loop a pause, and collects in it.

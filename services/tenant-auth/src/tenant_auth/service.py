@@ -1,5 +1,7 @@
 """Tenant-auth's table of contents: what it keeps, what it serves, what it looks after."""
 
+from collections.abc import Awaitable, Callable
+
 from mcp_proto.contracts import tenant_auth as contract
 from mesh_chassis.bus.endpoint import serve_operation
 from mesh_chassis.service import Service
@@ -37,7 +39,13 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     keyring = await KeyRingStore.open(bus, secrets.kek)
 
     credentials = Credentials(
-        accounts, logins, secrets.peppers, config, tasks=service.tasks, now_ms=bus.server_now_ms
+        accounts,
+        logins,
+        secrets.peppers,
+        config,
+        static=secrets.static,
+        tasks=service.tasks,
+        now_ms=bus.server_now_ms,
     )
     administration = Administration(
         accounts,
@@ -59,12 +67,12 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     service.add_health_check("logins", lambda: logins.fresh)
     service.add_health_check("keyring", lambda: keyring.fresh)
 
-    reconciler = Reconciler(
-        rotation,
-        keyring,
-        accounts,
-        administration.ensure_demo if security.development else None,
-    )
+    ensure: list[Callable[[], Awaitable[None]]] = []
+    if security.development:
+        ensure.append(administration.ensure_demo)
+    if secrets.static is not None:
+        ensure.append(administration.ensure_owner)
+    reconciler = Reconciler(rotation, keyring, accounts, ensure)
     service.on_start(reconciler.step)
 
     async def begin() -> None:

@@ -78,3 +78,44 @@ def test_random_input_of_the_wrong_length_is_refused() -> None:
         tokens.new_key("dev", ID, b"x")
     with pytest.raises(ValueError, match="environment"):
         tokens.new_key("DEV!", ID, SECRET)
+
+
+@pytest.mark.parametrize(
+    "text", ["a" * 16, "!~" * 512, "eyJhbGciOi.eyJzdWIi.c2ln", "correct-horse_1"]
+)
+def test_token_of_the_operator_is_accepted_and_only_it(text: str) -> None:
+    text = text.ljust(16, "+")
+    token = tokens.parse_static(text)
+
+    assert tokens.is_static(text, token)
+    for other in (
+        "",
+        text[:-1],
+        f"{text}x",
+        text.swapcase() + "é",
+        f" {text}",
+        "é" * 16,
+        "x" * 10_000,
+    ):
+        assert not tokens.is_static(other, token)
+    assert text not in repr(token)
+
+
+@pytest.mark.parametrize(
+    "text",
+    [
+        "",
+        "a" * 15,
+        "a" * 1025,
+        "two words of text!",
+        "one-line-of-text\nanother-line",
+        "sixteen-or-möre-characters",
+        "mk_live_0123456789ab_secret",
+        "ms_0123456789ab_secret",
+    ],
+)
+def test_token_that_is_short_odd_or_made_here_is_refused_unseen(text: str) -> None:
+    with pytest.raises(ValueError, match="token|key of the mesh") as caught:
+        tokens.parse_static(text)
+
+    assert not text or text not in str(caught.value)

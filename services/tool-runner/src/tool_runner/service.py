@@ -3,10 +3,12 @@
 import asyncio
 import functools
 
+import msgspec
+
 from mcp_proto import subjects
 from mcp_proto.errors import MeshError
 from mcp_proto.subjects import PLATFORM, QUEUE
-from mesh_chassis.bus.endpoint import Endpoint
+from mesh_chassis.bus.endpoint import Call, Endpoint
 from mesh_chassis.callerctx import ContextVerifier
 from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KeyRing
@@ -18,7 +20,7 @@ from tool_runner.handlers import Admission, NativeHandlers, ServerHandlers
 from tool_runner.registration import Registration
 from tool_runner.supervisor.hosted import HostedServer, HostSettings
 from tool_runner.supervisor.keeper import Served
-from tool_runner.supervisor.supervisor import Supervisor, definition_problem
+from tool_runner.supervisor.supervisor import ServerViews, Supervisor, definition_problem
 from tool_runner.toolsets import echo, kv
 from tool_runner.toolsets.toolset import Toolset
 from tool_runner.upstreams.children import ChildLimits, Children
@@ -56,6 +58,14 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
             )
 
     supervisor = _supervisor(service, config, admission, registration, toolsets)
+
+    async def view(_call: Call) -> bytes:
+        return msgspec.json.encode(ServerViews(servers=supervisor.views(log_lines=_LOG_LINES)))
+
+    # For operators only: the last lines of a server's log may hold anything.
+    shown = subjects.instance(PLATFORM, bus.instance, "servers")
+    service.add_endpoint(Endpoint(bus, subject=shown, handler=view, slots=4, name="servers"))
+    service.add_health_check("servers", lambda: not supervisor.quarantined, required=False)
 
     async def begin() -> None:
         for toolset in toolsets:
@@ -181,6 +191,7 @@ async def _admission(service: Service, config: ToolRunnerConfig) -> Admission:
 
 
 _KEYS_RETRY_S = 1.0
+_LOG_LINES = 20
 
 
 def _toolsets(service: Service, config: ToolRunnerConfig) -> tuple[Toolset, ...]:

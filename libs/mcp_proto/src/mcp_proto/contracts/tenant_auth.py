@@ -141,7 +141,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """A checked credential.
 
     Attributes:
-        credential_id: ``key:<id>``, ``login:<id>`` or ``demo``; what a revocation names.
+        credential_id: ``key:<id>``, ``login:<id>``, ``static`` or ``demo``; what a revocation
+            names.
         expires_ms: Unix ms after which the credential itself ends; 0 = never.
     """
 

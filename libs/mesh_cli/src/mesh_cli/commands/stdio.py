@@ -15,7 +15,7 @@ import click
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import with_state
 from mesh_cli.plan import STDIO_SLOTS
-from mesh_cli.state import KEY_FILE, RunRecord, StateDir, require
+from mesh_cli.state import RunRecord, StateDir, require
 
 __all__ = ["command"]
 
@@ -33,7 +33,7 @@ def command(tenant: str, credential_file: str, log_level: str, state: str | None
     """Speak MCP on stdin and stdout; nothing else is written to stdout.
 
     Where callers need a credential it comes from --credential-file, from MESH_CREDENTIAL or
-    MCP_AUTH_TOKEN, or is the key that mesh up made for the owner of the state directory.
+    MCP_AUTH_TOKEN, or is that of the owner of the state directory.
     """
     found, record = require(state)
     slot = take_slot(found)
@@ -75,7 +75,7 @@ def take_slot(state: StateDir) -> str:
 
 
 def _own_key(state: StateDir, record: RunRecord) -> str:
-    path: Path = state.keys / KEY_FILE
+    path: Path = state.credential
     given = _CREDENTIAL in os.environ or _OLD_CREDENTIAL in os.environ
     return "" if record.development or given or not path.exists() else str(path)
 

@@ -5,6 +5,7 @@ an answer with the time after which asking again helps.
 """
 
 from collections import Counter
+from collections.abc import Callable, Iterable
 
 from gateway.config import LimitsConfig
 from mcp_proto.errors import ErrorKind, MeshError
@@ -16,10 +17,18 @@ BUSY_RETRY_S = 0.1
 FULL_RETRY_S = 5.0
 
 
-class Gate:
-    """One connection: its rate and its requests in flight."""
+UNFINISHED_EDGE_BYTES = 128 * 1024 * 1024
+UNFINISHED_SOURCE_BYTES = 16 * 1024 * 1024
+"""Bytes of lines and bodies that are not complete yet, of one edge and of one address: forty
+connections with nine unfinished megabytes each would otherwise cost 324 MB."""
+COUNTED_BYTES = 64 * 1024
+"""Less than this per connection is not worth counting: all connections together stay bounded."""
 
-    __slots__ = ("_edge", "_inflight", "_rate", "source")
+
+class Gate:
+    """One connection: its rate, its requests in flight, its unfinished bytes."""
+
+    __slots__ = ("_edge", "_inflight", "_rate", "held", "shed", "source")
 
     def __init__(self, edge: "EdgeGate", limits: LimitsConfig, source: str) -> None:
         self._edge = edge
@@ -28,6 +37,17 @@ class Gate:
             limit=limits.inflight, name="requests of this connection", retry_after_s=BUSY_RETRY_S
         )
         self.source = source
+        self.held = 0
+        self.shed: Callable[[MeshError], object] | None = None
+        """Ends the connection with an error; called when it holds too much."""
+
+    def hold(self, size: int) -> None:
+        """Say how many bytes of an unfinished line or body are kept now.
+
+        Where that makes too much, the biggest holder has to go, which need not be this one.
+        """
+        if size >= COUNTED_BYTES or self.held:
+            self._edge.count_held(self, size if size >= COUNTED_BYTES else 0)
 
     @property
     def inflight(self) -> int:
@@ -86,6 +106,9 @@ class EdgeGate:
     def __init__(self, limits: LimitsConfig) -> None:
         self._limits = limits
         self._sources: Counter[str] = Counter()
+        self._held: dict[Gate, None] = {}
+        self._held_bytes = 0
+        self._held_sources: Counter[str] = Counter()
         self.connections = 0
         self.inflight = Bulkhead(
             limit=limits.inflight_edge, name="requests of this edge", retry_after_s=BUSY_RETRY_S
@@ -118,8 +141,40 @@ class EdgeGate:
         self._sources[source] += 1
         return Gate(self, self._limits, source)
 
+    def count_held(self, gate: Gate, size: int) -> None:
+        """Take over what one connection holds, and end the biggest holder when it is too much."""
+        self._held_bytes += size - gate.held
+        self._held_sources[gate.source] += size - gate.held
+        gate.held = size
+        if size:
+            self._held[gate] = None
+        else:
+            self._held.pop(gate, None)
+            if not self._held_sources[gate.source]:
+                del self._held_sources[gate.source]
+            return
+        if self._held_bytes > UNFINISHED_EDGE_BYTES:
+            self._shed_biggest(self._held)
+        elif self._held_sources[gate.source] > UNFINISHED_SOURCE_BYTES:
+            self._shed_biggest(one for one in self._held if one.source == gate.source)
+
+    def _shed_biggest(self, holders: Iterable[Gate]) -> None:
+        biggest = max(holders, key=lambda one: one.held)
+        self.count_held(biggest, 0)
+        if biggest.shed is not None:
+            biggest.shed(
+                MeshError(
+                    ErrorKind.OVERLOADED,
+                    "too many bytes of unfinished messages are held",
+                    data={"limit": "unfinished"},
+                    retry_after_s=FULL_RETRY_S,
+                )
+            )
+
     def disconnect(self, gate: Gate) -> None:
         """A connection ended."""
+        gate.shed = None
+        gate.hold(0)
         self.connections -= 1
         self._sources[gate.source] -= 1
         if self._sources[gate.source] <= 0:

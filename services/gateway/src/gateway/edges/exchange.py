@@ -73,15 +73,25 @@ class Exchange:
         loop = asyncio.get_running_loop()
         began = loop.time()
         pieces = bytearray(body)
-        while message.get("more_body"):
+        try:
+            return bytes(await self._rest(pieces, began, limit_s))
+        finally:
+            self.connection.gate.hold(0)
+
+    async def _rest(self, pieces: bytearray, began: float, limit_s: float) -> bytearray:
+        loop = asyncio.get_running_loop()
+        more = True
+        while more:
             spent = loop.time() - began
             if spent > SLOW_AFTER_S and len(pieces) < (spent - SLOW_AFTER_S) * SLOW_BYTES_PER_S:
                 raise _too_slow()
             message = await self._receive_once(min(limit_s - spent, SLOW_AFTER_S))
             pieces += message.get("body", b"")
+            more = bool(message.get("more_body"))
             if len(pieces) > EDGE_MESSAGE_BYTES:
                 raise _too_large()
-        return bytes(pieces)
+            self.connection.gate.hold(len(pieces))
+        return pieces
 
     async def _receive_once(self, limit_s: float) -> MutableMapping[str, Any]:
         if limit_s <= 0:

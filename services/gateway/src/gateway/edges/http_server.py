@@ -79,6 +79,7 @@ class _Protocol(HttpToolsProtocol):
         source = self.client[0] if self.client else ""
         try:
             self._mesh = HttpConnection(self.edge.gate.connect(source), source)
+            self._mesh.gate.shed = self._shed
         except MeshError as error:
             self._answer(503, encode_error(None, error), retry_after_s=error.retry_after_s)
             return
@@ -168,6 +169,12 @@ class _Protocol(HttpToolsProtocol):
         if self._stall_timer is not None:
             self._stall_timer.cancel()
             self._stall_timer = None
+
+    def _shed(self, error: MeshError) -> None:
+        if self.cycle and self.cycle.response_started:
+            self.transport.abort()
+        else:
+            self._answer(503, encode_error(None, error), retry_after_s=error.retry_after_s)
 
     def _stalled(self) -> None:
         _log.info("a client does not read its answer and is cut")

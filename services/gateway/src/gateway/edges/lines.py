@@ -122,6 +122,7 @@ class LineConnection:
         self._transport = transport
         self._backend = backend
         self._gate = gate
+        gate.shed = self.refuse
         self._credential = credential
         self._clock = clock
         self._loop = asyncio.get_running_loop()
@@ -162,8 +163,9 @@ class LineConnection:
         now = self.heard = self._clock.monotonic()
         self.spoke = True
         self._take(self._framer.feed(data))
-        held = self._framer.held_bytes > 0
+        held = self._framer.held_bytes
         self.line_began = (self.line_began or now) if held else None
+        self._gate.hold(held)
 
     def eof(self) -> None:
         """The peer will send no more: finish what runs, answer, then close."""

@@ -4,6 +4,8 @@
 stored is an HMAC under a server-side pepper, enough for 256 random bits (a slow hash would only
 slow us). The checksum lets a truncated or mistyped key be refused without a look at any record,
 and the fixed prefixes let scanners find leaked keys.
+
+Beside them stands the server's own token: any text its operator chose, kept as a digest.
 """
 
 import hashlib
@@ -18,22 +20,30 @@ __all__ = [
     "CREDENTIAL_CHARS_MAX",
     "ID_RANDOM_BYTES",
     "SECRET_RANDOM_BYTES",
+    "STATIC_CHARS_MAX",
+    "STATIC_CHARS_MIN",
     "ApiKey",
     "Pepper",
     "SessionToken",
+    "StaticToken",
     "is_env",
+    "is_static",
     "mac_matches",
     "mac_of",
     "new_key",
     "new_session",
     "parse",
     "parse_peppers",
+    "parse_static",
 ]
 
 ID_RANDOM_BYTES = 12
 SECRET_RANDOM_BYTES = 32
 CREDENTIAL_CHARS_MAX = 128
 """Longest credential looked at; ours have at most 82 characters."""
+STATIC_CHARS_MIN = 16
+STATIC_CHARS_MAX = 1_024
+"""A signed token of another system fits; what is longer is refused before it is hashed."""
 
 _ID_CHARS = 12
 _SECRET_CHARS = 43
@@ -46,6 +56,8 @@ _KEY = re.compile(
 _SESSION = re.compile(r"ms_(?P<id>[0-9A-Za-z]{12})_[0-9A-Za-z]{43}")
 _PEPPER = re.compile(r"[!-~]{32,256}")
 _PEPPERS_MAX = 8
+_STATIC = re.compile(rf"[!-~]{{{STATIC_CHARS_MIN},{STATIC_CHARS_MAX}}}")
+_OURS = ("mk_", "ms_")
 
 
 class ApiKey(msgspec.Struct, frozen=True):
@@ -71,6 +83,16 @@ class Pepper(msgspec.Struct, frozen=True):
     def __repr__(self) -> str:
         # A repr ends up in logs.
         return f"Pepper({self.name!r})"
+
+
+class StaticToken(msgspec.Struct, frozen=True):
+    """The server's own token; ``digest`` is its SHA-256, the text is not kept."""
+
+    digest: bytes
+
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "StaticToken(…)"
 
 
 def is_env(text: str) -> bool:
@@ -154,6 +176,36 @@ def parse_peppers(text: str) -> tuple[Pepper, ...]:
     if not 1 <= len(peppers) <= _PEPPERS_MAX:
         raise ValueError(f"holds {len(peppers)} secrets, 1 to {_PEPPERS_MAX} are allowed")
     return tuple(peppers)
+
+
+def parse_static(text: str) -> StaticToken:
+    """Read the file of the server's own token.
+
+    Raises:
+        ValueError: not one word of 16 to 1,024 visible ASCII characters, or shaped like a
+            credential made here, which would outlive its revocation. The text is never shown.
+    """
+    if _STATIC.fullmatch(text) is None:
+        raise ValueError(
+            f"is not one token of {STATIC_CHARS_MIN} to {STATIC_CHARS_MAX} visible ASCII characters"
+        )
+    if text.startswith(_OURS):
+        raise ValueError("holds a key of the mesh, which would outlive its revocation")
+    return StaticToken(_digest(text))
+
+
+def is_static(credential: str, token: StaticToken) -> bool:
+    """Whether ``credential`` is the server's own token.
+
+    The time taken depends on the length of ``credential`` alone.
+    """
+    if len(credential) > STATIC_CHARS_MAX or not credential.isascii():
+        return False
+    return hmac.compare_digest(_digest(credential), token.digest)
+
+
+def _digest(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
 
 
 def _id(random: bytes) -> str:

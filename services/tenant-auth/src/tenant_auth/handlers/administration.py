@@ -20,6 +20,7 @@ from mcp_proto.contracts.tenant_auth import (
     KeyRevoke,
     ListKeys,
     ListTenants,
+    Principal,
     PrincipalPut,
     Tenant,
     TenantList,
@@ -27,6 +28,7 @@ from mcp_proto.contracts.tenant_auth import (
 )
 from mcp_proto.errors import ErrorKind, MeshError
 from tenant_auth.core.demo import DEMO_TENANT, demo_principal, demo_tenant
+from tenant_auth.core.owner import owner_principal, owner_tenant
 from tenant_auth.core.policy import DEFAULT_RULES, check_principal, check_tenant
 from tenant_auth.core.tokens import (
     ID_RANDOM_BYTES,
@@ -85,11 +87,11 @@ class Administration:
 
     async def ensure_demo(self) -> None:
         """Make the demo tenant if it is not there; what somebody changed in it stays."""
-        if self._accounts.tenant(DEMO_TENANT) is None:
-            await self._accounts.put_tenant(DEMO_TENANT, lambda old: old or demo_tenant())
-        principal = demo_principal()
-        if self._accounts.principal(principal.tenant, principal.id) is None:
-            await self._accounts.put_principal(principal)
+        await self._ensure(demo_tenant(), demo_principal())
+
+    async def ensure_owner(self) -> None:
+        """Make whom the server's own token stands for; what somebody changed in it stays."""
+        await self._ensure(owner_tenant(), owner_principal())
 
     async def tenant_put(self, params: TenantPut) -> Empty:
         """Create or replace a tenant.
@@ -205,6 +207,12 @@ class Administration:
         records = [one for one in self._accounts.key_records() if params.tenant in {"", one.tenant}]
         records.sort(key=lambda one: (one.tenant, one.principal, one.created_ms, one.id))
         return KeyList(keys=tuple(_info(one, now_ms) for one in records))
+
+    async def _ensure(self, tenant: Tenant, principal: Principal) -> None:
+        if self._accounts.tenant(tenant.id) is None:
+            await self._accounts.put_tenant(tenant.id, lambda old: old or tenant)
+        if self._accounts.principal(principal.tenant, principal.id) is None:
+            await self._accounts.ensure_principal(principal)
 
     def _tenant(self, tenant: str) -> None:
         if not tenant or self._accounts.tenant(tenant) is None:

@@ -21,6 +21,7 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.tasks import Tasks, TasksFullError
 from tenant_auth.config import TenantAuthConfig
 from tenant_auth.core.demo import DEMO_CREDENTIAL, DEMO_PRINCIPAL, DEMO_TENANT
+from tenant_auth.core.owner import OWNER_PRINCIPAL, OWNER_TENANT, STATIC_CREDENTIAL
 from tenant_auth.core.policy import grant_of
 from tenant_auth.core.sessions import LoginRecord, LoginState, needs_touch, opened, state_of
 from tenant_auth.core.tokens import (
@@ -29,6 +30,8 @@ from tenant_auth.core.tokens import (
     ApiKey,
     Pepper,
     SessionToken,
+    StaticToken,
+    is_static,
     mac_matches,
     mac_of,
     new_session,
@@ -57,6 +60,7 @@ class Credentials:
         logins: sessions.
         peppers: the first makes new MACs, all are accepted.
         config: environment, lifetimes, development.
+        static: the server's own token; None = there is none.
         tasks: parent of the writes of last uses.
         now_ms: broker time, Unix ms.
     """
@@ -68,12 +72,14 @@ class Credentials:
         peppers: tuple[Pepper, ...],
         config: TenantAuthConfig,
         *,
+        static: StaticToken | None = None,
         tasks: Tasks,
         now_ms: Callable[[], int],
     ) -> None:
         self._accounts = accounts
         self._logins = logins
         self._peppers = peppers
+        self._static = static
         self._env = config.security.env
         self._development = config.security.development
         self._lifetimes = config.sessions.lifetimes
@@ -154,6 +160,8 @@ class Credentials:
         await self._logins.delete(login_id)
 
     async def _identity(self, credential: str) -> Identity:
+        if self._static is not None and is_static(credential, self._static):
+            return self._grant(OWNER_TENANT, OWNER_PRINCIPAL, STATIC_CREDENTIAL, 0)
         if not credential:
             if not self._development:
                 raise _refused()

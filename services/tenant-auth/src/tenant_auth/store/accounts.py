@@ -114,6 +114,11 @@ class AccountStore:
         names = ("principal", principal.tenant, principal.id)
         await self._change(Principal, names, lambda _: principal)
 
+    async def ensure_principal(self, principal: Principal) -> None:
+        """Write a principal unless there is one; a disabled one stays disabled."""
+        names = ("principal", principal.tenant, principal.id)
+        await self._change(Principal, names, lambda old: old or principal)
+
     async def create_key(self, record: KeyRecord) -> bool:
         """Write a new key; False when the id is taken."""
         try:

@@ -8,7 +8,7 @@ gone by itself (a package index that was away).
 
 import msgspec
 
-__all__ = ["QUARANTINE_S", "Restarts", "Wait"]
+__all__ = ["DELAY_FIRST_S", "QUARANTINE_S", "Restarts", "Wait"]
 
 DELAY_FIRST_S = 0.5
 DELAY_MAX_S = 30.0

@@ -18,7 +18,7 @@ from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.versions import Revision
 from mesh_chassis.breaker import Breaker
 from mesh_chassis.tasks import Tasks
-from tool_runner.core.restarts import Restarts, Wait
+from tool_runner.core.restarts import DELAY_FIRST_S, Restarts, Wait
 from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream
 from tool_runner.upstreams.upstream import Offer, Request
@@ -237,6 +237,7 @@ class HostedServer:
             legacy=self._loop.time() < self._legacy_until,
         )
         ran_since = 0.0
+        reason: str | None = "was stopped"
         try:
             offer = await self._or_again(upstream.start())
             if offer is None:
@@ -245,6 +246,10 @@ class HostedServer:
             self._serve(upstream, offer)
             reason = await self._or_again(self._watch(upstream))
             if reason is None:
+                # New calls wait for the next life from here on.
+                self._began = self._loop.time()
+                self._up.clear()
+                self._enter(ServerState.STARTING)
                 await self._finish(FINISH_S)
                 return None
         except MeshError as error:
@@ -252,11 +257,14 @@ class HostedServer:
         finally:
             self._up.clear()
             self._upstream = None
+            if reason is not None:
+                self.reason = reason
+                self._next_start = self._loop.time() + DELAY_FIRST_S
+                self._enter(ServerState.WAITING)
             self._learn(upstream)
             await upstream.close()
             self._candidate = None
         now = self._loop.time()
-        self.reason = reason
         _log.warning("the server ended: %s", reason, extra={"server": self.name})
         ran_s = now - ran_since if ran_since else 0.0
         return restarts.ended(now, ran_s=ran_s, jitter=random.random())  # noqa: S311
@@ -358,13 +366,13 @@ class HostedServer:
             word = "is quarantined" if self.state is ServerState.QUARANTINED else "is down"
             left_s = max(0.0, self._next_start - self._loop.time())
             raise self._down(f"{word} ({self.reason})", left_s)
-        patience = min(
+        until = self._loop.time() + min(
             timeout_s,
             START_WAIT_S,
             self._settings.answer_s - (self._loop.time() - self._began),
         )
-        if patience > 0 and self.state is ServerState.STARTING:
-            await asyncio.wait((self._moved,), timeout=patience)
+        while self.state is ServerState.STARTING and (left_s := until - self._loop.time()) > 0:
+            await asyncio.wait((self._moved,), timeout=left_s)
         upstream = self._upstream
         if upstream is None or not self._up.is_set():
             down = self.state in {ServerState.WAITING, ServerState.QUARANTINED}

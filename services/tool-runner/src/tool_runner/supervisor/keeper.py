@@ -29,9 +29,10 @@ RENEW_S = 1.5
 RENEW_RETRY_S = 0.2
 MARGIN_S = 1.0
 """The deadline is this much before the broker's."""
-CLAIM_STEP_S = 0.05
-"""Per server already held, a claim waits this long: who has less to do is quicker."""
-CLAIM_MAX_S = 1.0
+CLAIM_STEP_S = 0.01
+"""Claims of a runner come one after another, each this much slower per server already held:
+who has less to do is quicker, and many children do not start in one moment."""
+CLAIM_MAX_S = 0.1
 SUCCESSOR_WAIT_S = 2.5
 """A leaving holder waits this long for a successor to mark itself,"""
 HANDOVER_S = 20.0
@@ -65,6 +66,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
         serve: begins to take calls for it.
         held: how many servers this runner holds.
         room: whether it may hold one more.
+        claiming: held while a claim is made.
         offer: registers a catalogue.
         forget: (tenant, name): no longer ours.
     """
@@ -76,6 +78,7 @@ class Surroundings(msgspec.Struct, frozen=True, kw_only=True):
     serve: Callable[[HostedServer], Awaitable[Served]]
     held: Callable[[], int]
     room: Callable[[], bool]
+    claiming: asyncio.Lock
     offer: Callable[[Catalog], None]
     forget: Callable[[str, str], None]
 
@@ -168,18 +171,25 @@ class Keeper:
                 if self._store.seen(self._key).revision == seen.revision:
                     await self._store.changed(self._key, PROBE_EVERY_S)
                 continue
-            await asyncio.sleep(self._claim_delay())
-            if self._ended or self._store.seen(self._key).revision != seen.revision:
-                continue
-            if move is Move.SUCCEED:
+            if await self._claim(seen, move):
+                if move is not Move.SUCCEED:
+                    return None
                 warm = await self._succeed(seen)
                 if warm is not None:
                     return warm
-            elif await self._take(seen):
-                return None
             else:
                 await self._store.changed(self._key, CLAIM_STEP_S)
         return None
+
+    async def _claim(self, seen: Seen, move: Move) -> bool:
+        """Wait for our turn; then take the record, or say whether we may succeed its holder."""
+        async with self._around.claiming:
+            await asyncio.sleep(self._claim_delay())
+            if self._ended or self._store.seen(self._key).revision != seen.revision:
+                return False
+            if not self._around.room():
+                return False
+            return move is Move.SUCCEED or await self._take(seen)
 
     async def _absent(self, seen: Seen) -> int:
         """How often in a row nobody was found where the holder should be."""

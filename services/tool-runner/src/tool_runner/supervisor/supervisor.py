@@ -16,12 +16,12 @@ from mesh_chassis.bus.connection import Bus
 from mesh_chassis.tasks import Tasks
 from tool_runner.registration import Registration
 from tool_runner.store import DefinitionWatch, PlacementStore
-from tool_runner.supervisor.hosted import HostedServer, HostSettings
+from tool_runner.supervisor.hosted import HostedServer, HostSettings, ServerState
 from tool_runner.supervisor.keeper import Keeper, Served, Surroundings
 from tool_runner.supervisor.probes import Probes
 from tool_runner.upstreams.children import Children
 
-__all__ = ["ServerView", "Supervisor", "definition_problem"]
+__all__ = ["ServerView", "ServerViews", "Supervisor", "definition_problem"]
 
 Pair = tuple[str, str]
 
@@ -41,6 +41,12 @@ class ServerView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     inflight: int = 0
     breaker: str = "closed"
     log: tuple[str, ...] = ()
+
+
+class ServerViews(msgspec.Struct, frozen=True, kw_only=True):
+    """Answer on ``mesh.v1._.inst.{instance}.servers``."""
+
+    servers: list[ServerView]
 
 
 def definition_problem(definition: ServerDefinition, reserved: Iterable[str]) -> str | None:
@@ -107,6 +113,12 @@ class Supervisor:
     def held(self) -> int:
         """Servers this runner holds."""
         return sum(keeper.holds for keeper, _ in self._keepers.values())
+
+    @property
+    def quarantined(self) -> bool:
+        """Whether any server is no longer tried."""
+        hosted = (keeper.hosted for keeper, _ in self._keepers.values())
+        return any(one is not None and one.state is ServerState.QUARANTINED for one in hosted)
 
     def views(self, *, log_lines: int = 0) -> list[ServerView]:
         """Every wanted server that cannot run or is held here."""
@@ -180,6 +192,7 @@ class Supervisor:
             host=host,
             serve=self._serve,
             held=lambda: self.held,
+            claiming=asyncio.Lock(),
             room=lambda: not self._draining and self.held < self._servers_max,
             offer=self._registration.offer,
             forget=self._registration.forget,

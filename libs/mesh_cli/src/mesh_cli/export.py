@@ -1,0 +1,117 @@
+"""The files of a mesh whose processes run elsewhere: one folder per container.
+
+The same plan as ``mesh up``, with addresses and paths as the containers see them. Each folder
+holds only what its process needs: its own seed, and the shared secrets only where they are used.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+import msgspec
+
+from mcp_proto.contracts.registry import ServerDefinition
+from mesh_chassis.broker_config import BrokerSettings, BrokerUser, render
+from mesh_cli.bootstrap import (
+    KEK_FILE,
+    PEPPER_FILE,
+    ensure_keys,
+    public_keys,
+    write_private,
+    write_toml,
+)
+from mesh_cli.failure import Exit, Failure
+from mesh_cli.plan import Instance, Ports, Where, development, instances, users
+from mesh_cli.state import STATIC_TOKEN_FILE, StateDir
+from mesh_cli.user_file import MeshFile
+
+__all__ = ["Layout", "export"]
+
+CONFIG_DIR = "/etc/mesh"
+"""Where a service container finds its folder."""
+STORE_DIR = "/data"
+NATS_PORT = 4222
+HTTP_PORT = 3000
+TCP_PORT = 9500
+
+
+class Layout(msgspec.Struct, frozen=True, kw_only=True):
+    """What the containers look like from inside and outside.
+
+    Attributes:
+        broker: host name of the broker container.
+        hosts: names by which clients reach the HTTP edge (accepted in ``Host``).
+        gateways: number of gateways.
+        runners: number of tool-runners.
+    """
+
+    broker: str = "broker"
+    hosts: tuple[str, ...] = ("127.0.0.1", "localhost")
+    gateways: int = 1
+    runners: int = 1
+
+
+def export(
+    root: Path, content: MeshFile, servers: Sequence[ServerDefinition], layout: Layout
+) -> list[str]:
+    """Write everything below ``root``; keys that are there are kept.
+
+    Returns:
+        The instances, in the order of their start.
+
+    Raises:
+        Failure: the user's file asks for development mode, which is for loopback only.
+    """
+    if development(content):
+        raise Failure(
+            "containers listen beyond loopback, and development mode is for loopback only",
+            mend="set [security] auth_enabled = true",
+            code=Exit.USAGE,
+        )
+    state = StateDir(root)
+    state.create()
+    people = users(layout.gateways, layout.runners)
+    where = ensure_keys(state, people, static_token=content.security.auth_token)
+    public = public_keys(where)
+    settings = BrokerSettings(store_dir=STORE_DIR, host="0.0.0.0", server_name="mesh")  # noqa: S104
+    broker = [
+        BrokerUser(name=user.name, public_nkey=public[user.name], rights=user.rights)
+        for user in people
+    ]
+    (root / "broker").mkdir(exist_ok=True)
+    write_private(root / "broker" / "nats.conf", render(settings, broker))
+    plan = instances(
+        content,
+        servers,
+        ports=Ports(
+            nats=NATS_PORT,
+            nats_host=layout.broker,
+            http=(HTTP_PORT,) * layout.gateways,
+            tcp=(TCP_PORT,) * layout.gateways,
+        ),
+        where=Where(
+            seeds=dict.fromkeys(where.seeds, f"{CONFIG_DIR}/seed.nk"),
+            kek_file=f"{CONFIG_DIR}/{KEK_FILE}",
+            pepper_file=f"{CONFIG_DIR}/{PEPPER_FILE}",
+            static_token_file=(
+                f"{CONFIG_DIR}/{STATIC_TOKEN_FILE}" if content.security.auth_token else ""
+            ),
+        ),
+        runners=layout.runners,
+    )
+    for instance in plan:
+        _write(state, instance, layout)
+    return [instance.name for instance in plan]
+
+
+def _write(state: StateDir, instance: Instance, layout: Layout) -> None:
+    folder = state.root / instance.name
+    folder.mkdir(mode=0o700, exist_ok=True)
+    if instance.service == "gateway":
+        http = {**instance.tables["http"], "allowed_hosts": list(layout.hosts)}
+        instance = msgspec.structs.replace(instance, tables={**instance.tables, "http": http})
+    write_toml(folder / "service.toml", instance)
+    write_private(folder / "seed.nk", state.seed(instance.name).read_text())
+    text = (folder / "service.toml").read_text()
+    for secret in (KEK_FILE, PEPPER_FILE, STATIC_TOKEN_FILE):
+        if f"{CONFIG_DIR}/{secret}" in text:
+            write_private(folder / secret, (state.keys / secret).read_text())

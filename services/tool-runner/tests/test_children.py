@@ -1,0 +1,153 @@
+"""Children and their reaper, with real processes."""
+
+import asyncio
+import os
+import signal
+import sys
+import textwrap
+from collections.abc import AsyncIterator
+
+import pytest
+
+from mcp_proto.errors import ErrorKind, MeshError, Outcome
+from tool_runner.upstreams import reaper
+from tool_runner.upstreams.children import ChildLimits, Children
+from tool_runner.upstreams.reaper import Frames
+
+TREE = "setsid sleep 1000 & (sleep 1000 &) ; sleep 1000 & wait"
+"""A shell with one child in a session of its own, one orphan and one plain child."""
+
+
+@pytest.fixture
+async def children() -> AsyncIterator[Children]:
+    one = Children()
+    yield one
+    await one.close()
+
+
+def environment() -> dict[str, str]:
+    return {"PATH": os.environ["PATH"]}
+
+
+def close(child) -> None:
+    for fd in (child.stdin, child.stdout, child.stderr):
+        os.close(fd)
+
+
+async def spawn_tree(children, gone, find_marked) -> tuple[object, str]:
+    child = await children.spawn(["sh", "-c", TREE], env=environment())
+    marker = f"{reaper.MARKER}={child.marker}"
+    await gone(lambda: len(find_marked(marker)) < 4)
+    return child, marker
+
+
+async def test_child_has_its_own_session_and_says_how_it_ended(children):
+    child = await children.spawn(["sh", "-c", "exit 3"], env=environment())
+    assert await child.exited == 3
+    close(child)
+    child = await children.spawn(["sleep", "1000"], env=environment())
+    assert os.getsid(child.pid) == child.pid
+    children.kill(child)
+    assert await child.exited == -signal.SIGKILL
+    close(child)
+
+
+async def test_kill_takes_every_descendant(children, gone, find_marked):
+    child, marker = await spawn_tree(children, gone, find_marked)
+    children.kill(child)
+    await child.exited
+    assert find_marked(marker) == []
+    close(child)
+
+
+async def test_polite_child_ends_by_sigterm_and_a_stubborn_one_after_the_grace(children):
+    for script, status in (
+        ("trap 'exit 7' TERM; echo on; while :; do sleep 0.01; done", 7),
+        ("trap '' TERM; echo on; while :; do sleep 0.01; done", -9),
+    ):
+        child = await children.spawn(["sh", "-c", script], env=environment())
+        await asyncio.to_thread(os.read, child.stdout, 3)
+        children.kill(child, grace_s=0.2)
+        assert await child.exited == status
+        close(child)
+
+
+async def test_killed_reaper_takes_the_children_along_and_is_replaced(children, gone, find_marked):
+    child, marker = await spawn_tree(children, gone, find_marked)
+    first = children.reaper_pid
+    os.kill(first, signal.SIGKILL)
+    assert await child.exited == -9
+    assert find_marked(marker) == []
+    close(child)
+    again = await children.spawn(["true"], env=environment())
+    assert await again.exited == 0
+    assert children.reaper_pid != first
+    close(again)
+
+
+async def test_killed_runner_leaves_nothing(gone, find_marked, tmp_path):
+    script = tmp_path / "runner.py"
+    script.write_text(
+        textwrap.dedent(
+            f"""
+            import asyncio, os
+            from tool_runner.upstreams.children import Children
+
+            async def main():
+                child = await Children().spawn(["sh", "-c", {TREE!r}], env=dict(os.environ))
+                print(child.marker, flush=True)
+                await asyncio.sleep(1000)
+
+            asyncio.run(main())
+            """
+        )
+    )
+    process = await asyncio.create_subprocess_exec(
+        sys.executable, str(script), stdout=asyncio.subprocess.PIPE
+    )
+    assert process.stdout is not None
+    marker = f"{reaper.MARKER}={(await process.stdout.readline()).decode().strip()}"
+    await gone(lambda: len(find_marked(marker)) < 4)
+    process.kill()
+    await process.wait()
+    await gone(lambda: find_marked(marker))
+
+
+async def test_limits_hold_in_the_child(children):
+    child = await children.spawn(
+        ["sh", "-c", "ulimit -n"], env=environment(), limits=ChildLimits(files=99)
+    )
+    await child.exited
+    assert os.read(child.stdout, 10) == b"99\n"
+    close(child)
+
+
+async def test_start_that_fails_names_the_reason(children):
+    for argv, env in (
+        (["no-such-program"], environment()),
+        (["a\0b"], {}),
+        (["true"], {"A": "\0"}),
+    ):
+        with pytest.raises(MeshError) as caught:
+            await children.spawn(argv, env=env)
+        assert caught.value.kind is ErrorKind.UPSTREAM
+        assert caught.value.outcome is Outcome.NOT_EXECUTED
+
+
+async def test_many_children_start_at_once(children):
+    started = await asyncio.gather(
+        *(children.spawn(["true"], env=environment()) for _ in range(40))
+    )
+    assert [await child.exited for child in started] == [0] * 40
+    for child in started:
+        close(child)
+
+
+def test_frames_survive_any_cut():
+    data = Frames.pack(b"spawn", b"1", b"") + Frames.pack(b"kill")
+    for size in range(1, len(data) + 1):
+        frames = Frames()
+        got = [
+            frame for at in range(0, len(data), size) for frame in frames.feed(data[at : at + size])
+        ]
+        assert got == [[b"spawn", b"1", b""], [b"kill"]]

@@ -1,0 +1,150 @@
+"""Third-party servers come and go while everything runs; one that is no server harms nobody."""
+
+import asyncio
+import subprocess
+import sys
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from mcp import Client
+from tests.e2e.running_mesh import RunningMesh
+from tests.e2e.wire import lines
+
+GIT_SERVER = str(Path(sys.executable).with_name("mcp-server-git"))
+
+
+@pytest.fixture
+def repository(tmp_path: Path) -> Path:
+    def git(*words: str) -> None:
+        identity = ("-c", "user.name=e2e", "-c", "user.email=e2e@example.invalid")
+        subprocess.run(["git", *identity, *words], cwd=tmp_path, check=True, capture_output=True)
+
+    git("init", "-q", "-b", "main")
+    (tmp_path / "file.txt").write_text("first\n")
+    git("add", ".")
+    git("commit", "-q", "-m", "the first commit")
+    return tmp_path
+
+
+@pytest.fixture
+def git(mesh: RunningMesh, repository: Path) -> Iterator[str]:
+    """A real git server under a name of its own."""
+    mesh.mesh("server", "add", "git", "--", GIT_SERVER, "--repository", str(repository))
+    yield str(repository)
+    mesh.mesh("server", "remove", "git", check=False)
+
+
+def row(mesh: RunningMesh, name: str) -> list[str]:
+    for line in mesh.mesh("server", "list").stdout.splitlines():
+        if line.split()[:1] == [name]:
+            return line.split()
+    return []
+
+
+async def names(client: Client) -> set[str]:
+    return {tool.name for tool in (await client.list_tools(cache_mode="refresh")).tools}
+
+
+async def test_git_server_is_added_called_restarted_and_removed_while_clients_are_connected(
+    mesh: RunningMesh, git: str
+) -> None:
+    async with Client(mesh.mcp, mode="auto", read_timeout_seconds=20) as client:
+        assert "git__git_log" in await names(client)
+        told = await client.call_tool("git:git_log", {"repo_path": git})
+        assert "the first commit" in told.content[0].text
+        assert row(mesh, "git")[2] == "running"
+
+        (before,) = [p for p in mesh.children_of("runner-1") if "mcp-server-git" in p.command]
+        await asyncio.to_thread(mesh.mesh, "server", "restart", "git")
+        until = time.monotonic() + 10
+        while time.monotonic() < until:
+            now = [p for p in mesh.children_of("runner-1") if "mcp-server-git" in p.command]
+            if now and now[0] != before:
+                break
+            await asyncio.sleep(0.02)
+        else:
+            pytest.fail("the child was not restarted")
+        async with asyncio.timeout(10):
+            while True:
+                again = await client.call_tool("git__git_status", {"repo_path": git})
+                if not again.is_error:
+                    break
+        assert "main" in again.content[0].text
+
+        await asyncio.to_thread(mesh.mesh, "server", "remove", "git")
+        async with asyncio.timeout(5):
+            while "git__git_log" in await names(client):
+                await asyncio.sleep(0.02)
+        assert "time__get_current_time" in await names(client)
+        async with asyncio.timeout(5):
+            while any("mcp-server-git" in p.command for p in mesh.children_of("runner-1")):
+                await asyncio.sleep(0.02)
+
+
+async def test_clients_are_told_that_the_list_has_changed(
+    mesh: RunningMesh, repository: Path
+) -> None:
+    async with lines(mesh.tcp) as peer:
+        await peer.initialize()
+        add = ("server", "add", "told", "--", GIT_SERVER, "--repository", str(repository))
+        await asyncio.to_thread(mesh.mesh, *add)
+        try:
+            note = await peer.read(5)
+            assert note["method"] == "notifications/tools/list_changed"
+        finally:
+            await asyncio.to_thread(mesh.mesh, "server", "remove", "told")
+
+
+async def test_program_that_is_no_mcp_server_fails_clearly_and_harms_nobody(
+    mesh: RunningMesh,
+) -> None:
+    pids = mesh.pids
+    try:
+        done = await asyncio.to_thread(
+            mesh.mesh,
+            *("server", "add", "bogus", "--wait", "4s", "--", "echo", "hello"),
+            check=False,
+        )
+        assert done.returncode != 0
+        assert "is it an MCP server?" in done.stderr
+        assert "Traceback" not in done.stderr
+        async with lines(mesh.tcp) as peer:
+            assert not (await peer.call("time:get_current_time", timezone="UTC")).get("isError")
+            assert "result" in await peer.request("tools/list")
+            refused = await peer.request("tools/call", {"name": "bogus__x", "arguments": {}})
+            assert refused["error"]["code"] == -32602
+        assert row(mesh, "bogus")[2] == "down"
+        # Quarantined, not restarted without end.
+        log = (mesh.state / "logs" / "runner-1.log").read_text()
+        assert log.count('"server":"bogus"') < 60
+        assert mesh.pids == pids
+    finally:
+        mesh.mesh("server", "remove", "bogus")
+    assert row(mesh, "bogus") == []
+
+
+def test_names_that_cannot_be_and_commands_that_are_missing_are_refused(mesh: RunningMesh) -> None:
+    for name in ("a__b", "a b", "kv", "x" * 100, ""):
+        done = mesh.mesh("server", "add", name, "--", "true", check=False)
+        assert done.returncode != 0, name
+        assert "Traceback" not in done.stderr
+    missing = mesh.mesh(
+        *("server", "add", "missing", "--wait", "6s", "--", "no-such-program-anywhere"),
+        check=False,
+    )
+    assert missing.returncode != 0
+    assert "No such file" in missing.stderr
+    mesh.mesh("server", "remove", "missing")
+    again = mesh.mesh("server", "remove", "missing", check=False)
+    assert again.returncode != 0
+    assert "missing" in again.stderr
+
+
+def test_server_gets_only_the_environment_it_was_given(lab: RunningMesh) -> None:
+    told = lab.mesh("call", "lab:variables").stdout
+    assert "PATH" in told
+    assert "MESH_TEST_RUN" not in told  # of mesh up itself
+    assert "NATS" not in told
+    assert "TOKEN" not in told
