@@ -26,6 +26,8 @@ from gateway.testing import (
 )
 from mesh_chassis.testing.conditions import eventually
 
+CALL = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "fs__read"}}
+
 
 async def echo(call, params) -> bytes:
     await asyncio.sleep(0.005)

@@ -9,6 +9,8 @@ import sys
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from urllib.error import HTTPError
+from urllib.request import Request, urlopen
 
 import msgspec
 import pytest
@@ -167,6 +169,44 @@ def echo(base: str, token: str = "") -> bytes:
     return rpc.post(base, "tools/call", params, token=token, timeout_s=10)
 
 
+def over_stdio(mesh: Mesh, **environment: str) -> "subprocess.CompletedProcess[bytes]":
+    """One session of a client that starts ``mesh stdio`` and calls echo."""
+    opening = {
+        "protocolVersion": "2025-06-18",
+        "capabilities": {},
+        "clientInfo": {"name": "t", "version": "1"},
+    }
+    call = {"name": "echo", "arguments": {"message": "pipe"}}
+    lines = [
+        {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening},
+        {"jsonrpc": "2.0", "method": "notifications/initialized"},
+        {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": call},
+    ]
+    return subprocess.run(
+        [sys.executable, "-m", "mesh_cli", "stdio", "--state", str(mesh.state.root)],
+        input=b"\n".join(msgspec.json.encode(line) for line in lines) + b"\n",
+        capture_output=True,
+        check=False,
+        timeout=30,
+        env={**os.environ, **environment},
+    )
+
+
+def over_tcp(address: str, *requests: tuple[str, dict[str, object]]) -> list[bytes]:
+    """Requests on one connection, each after the answer to the one before."""
+    host, _, port = address.rpartition(":")
+    answers: list[bytes] = []
+    with (
+        socket.create_connection((host, int(port)), timeout=10) as connection,
+        connection.makefile("rb") as reader,
+    ):
+        for number, (method, params) in enumerate(requests):
+            line = {"jsonrpc": "2.0", "id": number, "method": method, "params": params}
+            connection.sendall(msgspec.json.encode(line) + b"\n")
+            answers.append(reader.readline())
+    return answers
+
+
 class TestRunning:
     def test_ready_is_one_line_of_its_own_and_the_last(self, mesh: Mesh) -> None:
         lines = mesh.out.read_text().splitlines()
@@ -295,24 +335,7 @@ class TestRunning:
         assert str(mesh.state.root) in shown
 
     def test_stdio_serves_a_client_and_writes_nothing_else(self, mesh: Mesh) -> None:
-        opening = {
-            "protocolVersion": "2025-06-18",
-            "capabilities": {},
-            "clientInfo": {"name": "t", "version": "1"},
-        }
-        call = {"name": "echo", "arguments": {"message": "pipe"}}
-        lines = [
-            {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": opening},
-            {"jsonrpc": "2.0", "method": "notifications/initialized"},
-            {"jsonrpc": "2.0", "id": "b", "method": "tools/call", "params": call},
-        ]
-        done = subprocess.run(
-            [sys.executable, "-m", "mesh_cli", "stdio", "--state", str(mesh.state.root)],
-            input=b"\n".join(msgspec.json.encode(line) for line in lines) + b"\n",
-            capture_output=True,
-            check=False,
-            timeout=30,
-        )
+        done = over_stdio(mesh)
 
         assert done.returncode == 0, done.stderr
         answers = [msgspec.json.decode(line) for line in done.stdout.splitlines()]
@@ -516,3 +539,51 @@ def test_mesh_with_authentication_serves_only_who_has_a_key(start: Start) -> Non
     assert b"hello" in echo(mesh.record.http, key)
     assert "echo" in mesh.run("tools").stdout
     assert key not in mesh.told + mesh.logs()
+
+
+def status_of(url: str, token: str, body: bytes) -> int:
+    """HTTP status of one POST."""
+    headers = {"Content-Type": "application/json", "Accept": "application/json, text/event-stream"}
+    if token:
+        headers["Authorization"] = f"Bearer {token}"
+    try:
+        with urlopen(Request(url, body, headers), timeout=10) as answer:
+            return int(answer.status)
+    except HTTPError as error:
+        with error:
+            return error.code
+
+
+def test_token_of_the_user_is_asked_for_and_accepted_on_every_edge(start: Start) -> None:
+    token = "of-my-own-choosing"
+    mesh = start(config=f'[security]\nauth_token = "{token}"\n').wait_ready()
+    http, tcp = mesh.record.http, mesh.record.tcp
+    call = rpc.request_body("tools/call", {"name": "echo", "arguments": {"message": "hello"}})
+    arguments = b'{"message":"hello"}'
+
+    for wrong in ("", f"{token}x"):
+        assert status_of(f"{http}/tools/echo", wrong, arguments) == 401
+        with pytest.raises(Failure, match="-31001"):
+            echo(http, wrong)
+    assert status_of(f"{http}/mcp", "", call) == 401
+    assert status_of(f"{http}/tools/echo", token, arguments) == 200
+    assert b"hello" in echo(http, token)
+
+    hello = ("tools/call", {"name": "echo", "arguments": {"message": "hello"}})
+    assert b"-31001" in over_tcp(tcp, hello)[0]
+    refused = over_tcp(tcp, ("authenticate", {"token": f"{token}x"}), hello)
+    assert all(b"-31001" in answer for answer in refused), refused
+    accepted = over_tcp(tcp, ("authenticate", {"token": token}), hello)
+    assert b"admin" in accepted[0]
+    assert b"hello" in accepted[1]
+
+    for environment in ({}, {"MCP_AUTH_TOKEN": token}):
+        assert b"pipe" in over_stdio(mesh, **environment).stdout
+    assert b"pipe" not in over_stdio(mesh, MCP_AUTH_TOKEN=f"{token}x").stdout
+
+    # The commands of the directory's owner use it too, and no key was made.
+    assert "echo" in mesh.run("tools").stdout
+    assert not (mesh.state.keys / "admin.key").exists()
+    assert "auth_enabled counts as true" in mesh.out.read_text()
+    assert "DEVELOPMENT" not in mesh.out.read_text()
+    assert token not in mesh.told + mesh.logs()

@@ -37,6 +37,25 @@ def test_keys_are_kept_from_start_to_start(state: StateDir) -> None:
     assert bootstrap.public_keys(bootstrap.ensure_keys(state, users)) == first
 
 
+def test_token_of_the_user_is_private_and_goes_when_it_is_no_longer_named(
+    state: StateDir,
+) -> None:
+    users = plan.users(1, 1)
+    made_key = state.keys / "admin.key"
+    for token in ("of-my-own-choosing", "another-of-my-own"):
+        where = bootstrap.ensure_keys(state, users, static_token=token)
+        path = Path(where.static_token_file)
+        assert state.credential == path
+        assert path.read_text() == f"{token}\n"
+        assert stat.S_IMODE(path.stat().st_mode) == 0o600
+
+    where = bootstrap.ensure_keys(state, users)
+
+    assert where.static_token_file == ""
+    assert not path.exists()
+    assert state.credential == made_key
+
+
 def test_spoilt_key_file_is_named(state: StateDir) -> None:
     users = plan.users(1, 1)
     where = bootstrap.ensure_keys(state, users)

@@ -2,6 +2,7 @@
 
 import tomllib
 
+import msgspec
 import tomlkit
 
 from mesh_cli import plan
@@ -80,6 +81,30 @@ def test_authentication_switches_development_off_everywhere() -> None:
     assert tables["gateway"]["security"]["development"] is False
     assert tables["tenant-auth"]["security"]["development"] is False
     assert tables["tool-runner"]["runner"]["allow_unsigned"] is False
+
+
+def test_token_of_the_user_switches_development_off_and_stands_in_no_table() -> None:
+    content = MeshFile(security=SecurityTable(auth_token="of-my-own-choosing"))
+    tables = {one.service: one.tables for one in planned(content)}
+
+    assert tables["gateway"]["security"]["development"] is False
+    assert tables["tenant-auth"]["security"]["development"] is False
+    assert tables["tool-runner"]["runner"]["allow_unsigned"] is False
+    assert "of-my-own-choosing" not in str(tables)
+
+
+def test_tenant_auth_alone_is_told_where_the_token_lies() -> None:
+    names = [user.name for user in plan.users(1, 1)]
+    told = plan.instances(
+        MeshFile(),
+        [],
+        ports=Ports(nats=4222, http=(3000,), tcp=(9500,)),
+        where=msgspec.structs.replace(where(names), static_token_file="a/static.token"),
+        runners=1,
+    )
+
+    naming = {one.service for one in told if "static.token" in str(one.tables)}
+    assert naming == {"tenant-auth"}
 
 
 def test_edge_on_every_address_is_reached_over_loopback() -> None:

@@ -178,3 +178,25 @@ def test_what_a_user_would_rely_on_is_refused_while_it_is_missing(
     tmp_path: Path, text: str, key: str
 ) -> None:
     assert key in refusal(tmp_path, text)
+
+
+@pytest.mark.parametrize("token", ["a" * 16, "!~" * 512, "of-my-own-choosing"])
+def test_token_of_the_user_is_taken_from_file_and_environment(tmp_path: Path, token: str) -> None:
+    path = write(tmp_path, '[security]\nauth_token = "${SECRET}"\n')
+
+    assert read(path, {"SECRET": token}).content.security.auth_token == token
+    over = read(path, {"SECRET": token, "MCP_AUTH_TOKEN": "x" * 20}).content
+    assert over.security.auth_token == "x" * 20
+
+
+@pytest.mark.parametrize(
+    "token", ["a" * 15, "a" * 1025, "with a space in it", "é" * 20, "mk_live_" * 9]
+)
+def test_token_that_is_short_odd_or_a_key_of_the_mesh_is_refused_unseen(
+    tmp_path: Path, token: str
+) -> None:
+    said = refusal(tmp_path, f'[security]\nauth_enabled = true\nauth_token = "{token}"\n')
+
+    assert "security.auth_token" in said
+    assert "MCP_AUTH_TOKEN" in said
+    assert token not in said

@@ -17,9 +17,9 @@ from mesh_cli.failure import Exit, Failure
 __all__ = [
     "DIRECTORY",
     "KEY_FILE",
+    "STATIC_TOKEN_FILE",
     "Endpoint",
     "RunLock",
-    "STATIC_TOKEN_FILE",
     "RunRecord",
     "StateDir",
     "find",
@@ -29,7 +29,7 @@ __all__ = [
 DIRECTORY = ".mesh"
 KEY_FILE = "admin.key"
 """First API key of a mesh that asks for credentials."""
-STATIC_TOKEN_FILE = "static.token"
+STATIC_TOKEN_FILE = "static.token"  # noqa: S105 - the name of a file
 """The server's own token, there while the user's file or environment names one."""
 _PRIVATE = 0o700
 _LOCK_ATTEMPTS = 5

@@ -6,6 +6,7 @@ development its absence means the demo principal, as at every edge.
 """
 
 import asyncio
+import contextlib
 
 from gateway.backend import Backend
 from gateway.core import eras
@@ -34,6 +35,7 @@ class BusEdge:
 
     def __init__(self, bus: Bus, backend: Backend, *, slots: int) -> None:
         self._backend = backend
+        self._listening: set[asyncio.Queue[bytes | None]] = set()
         self.endpoint = Endpoint(
             bus,
             subject=subjects.gateway(subjects.ANY, subjects.REST),
@@ -79,7 +81,7 @@ class BusEdge:
     async def _listen(self, call: Call, request: Request, caller: Caller) -> bytes:
         """Notices as frames until the caller cancels or its time is over; then the result."""
         wanted = eras.listen_filter(request.params)
-        queue: asyncio.Queue[bytes] = asyncio.Queue(LISTEN_QUEUE_MAX)
+        queue: asyncio.Queue[bytes | None] = asyncio.Queue(LISTEN_QUEUE_MAX)
 
         def changed(kinds: frozenset[ListKind]) -> None:
             for notice in eras.notices(kinds, wanted, request.id):
@@ -87,15 +89,23 @@ class BusEdge:
                     queue.put_nowait(notice)
 
         stop = self._backend.listen(caller, changed)
+        self._listening.add(queue)
         try:
             await call.emit(eras.acknowledged(wanted, request.id))
-            async with asyncio.timeout(max(0.0, call.remaining_s - 1.0)):
-                while True:
-                    await call.emit(await queue.get())
-        except TimeoutError:
+            with contextlib.suppress(TimeoutError):
+                async with asyncio.timeout(max(0.0, call.remaining_s - 1.0)):
+                    while (notice := await queue.get()) is not None:
+                        await call.emit(notice)
             return codec.encode_response(request.id, eras.listen_result(request.id))
         finally:
+            self._listening.discard(queue)
             stop()
+
+    async def end_streams(self) -> None:
+        """The gateway stops: end every listen with its result."""
+        for queue in self._listening:
+            if not queue.full():
+                queue.put_nowait(None)
 
 
 class _Notices:

@@ -151,10 +151,14 @@ class RemoteBackend:
             if kinds is not None:
                 changed(kinds)
 
+        loop = asyncio.get_running_loop()
         while True:
+            began = loop.time()
             try:
                 await self._ask(_LISTEN, params, on_notice, CALL_TIMEOUT_MAX_S)
             except MeshError as error:
                 _log.info("the stream of changed lists was lost: %s", error.message)
+            if loop.time() - began < CALL_TIMEOUT_MAX_S / 2:
+                # Not the usual end: a gateway stopped or died, and something may be missed.
                 await asyncio.sleep(random.uniform(*AGAIN_S))  # noqa: S311 - spreads load
                 changed(frozenset(ListKind))

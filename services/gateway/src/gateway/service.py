@@ -70,7 +70,8 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     backend = LocalBackend(
         identities=known.identities, dispatcher=dispatcher, catalogs=known.catalogs
     )
-    service.add_endpoint(BusEdge(bus, backend, slots=config.limits.bus_slots).endpoint)
+    over_bus = BusEdge(bus, backend, slots=config.limits.bus_slots)
+    service.add_endpoint(over_bus.endpoint)
     edges = Edges(
         TcpEdge(config.tcp, config.limits, backend) if config.tcp.port >= 0 else None,
         HttpEdge(
@@ -87,6 +88,7 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
         drain_s=max(0.5, config.service.drain_s - config.service.accept_s - ANSWER_S),
     )
     service.on_ready(edges.start)
+    service.on_drain(over_bus.end_streams)
     service.on_drain(edges.drain)
     service.add_health_check("nats", lambda: bus.connected)
     return edges

@@ -100,7 +100,8 @@ def read_secrets(config: SecurityConfig) -> Secrets:
     """Read pepper, KEK and, where it is configured, the server's own token.
 
     Raises:
-        ConfigError: a needed file is not named, missing, readable by others, or holds something else.
+        ConfigError: a needed file is not named, missing, readable by others, or holds something
+            else.
     """
     _check_private(config.pepper_file, "security.pepper_file")
     _check_private(config.kek_file, "security.kek_file")

@@ -1,6 +1,6 @@
-"""Converges the key ring to its plan (``core.rotation``), and the tenants that
-come with the configuration (development, the server's own token) to existence.
+"""Converges the key ring to its plan (``core.rotation``), and configured tenants to existence.
 
+Those are the one of development and the one of the server's own token.
 Takes no input; runs on a timer, and at once when a record vanishes: a broker that lost its disk
 comes back with empty buckets, and until there is a signing key no call is signed. Several
 replicas may run it: keys are counted, so both try to make the same one and one wins.

@@ -115,7 +115,7 @@ def test_token_of_the_operator_is_accepted_and_only_it(text: str) -> None:
     ],
 )
 def test_token_that_is_short_odd_or_made_here_is_refused_unseen(text: str) -> None:
-    with pytest.raises(ValueError, match="token|key of the mesh") as caught:
+    with pytest.raises(ValueError, match=r"token|key of the mesh") as caught:
         tokens.parse_static(text)
 
     assert not text or text not in str(caught.value)
