@@ -147,7 +147,7 @@ def enveloped(request_id: object = 1, method: str = "tools/list", **meta: object
     ("body", "status", "code", "request_id"),
     [
         (b"\x00\xff garbage", 400, -32700, None),
-        (b'{"jsonrpc":"2.0","id":1,"method":"x\xff"}', 400, -32700, None),
+        (b'{"jsonrpc":"2.0","id":1,"method":"x\xff"}', 400, -32700, 1),
         (b"{", 400, -32700, None),
         (b'{"a":' * 2_000 + b"1" + b"}" * 2_000, 400, -32600, None),
         (b"[" + b"[]," * 300_000 + b"[]]", 400, -32600, None),

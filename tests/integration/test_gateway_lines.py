@@ -395,3 +395,49 @@ async def test_the_biggest_holder_of_unfinished_bytes_has_to_go(gateway: Running
     assert (await small.receive())["id"] == 1
     for one in (small, *big):
         one.reset()
+
+
+async def test_a_listen_on_a_line_is_told_and_ends_with_its_credential(
+    gateway: Running, around: Surroundings
+) -> None:
+    around.allow("good")
+    client = await LineClient.connect(gateway.tcp)
+    await client.ask("authenticate", 0, {"token": "good"})
+    wanted = {"notifications": {"toolsListChanged": True}, "_meta": ENVELOPE}
+    told = await client.ask("subscriptions/listen", "l", wanted)
+    assert told["method"] == "notifications/subscriptions/acknowledged"
+    await around.put_server("n", tool("new"))
+    changed = await client.receive()
+    assert changed["method"] == "notifications/tools/list_changed"
+    assert changed["params"]["_meta"] == {"io.modelcontextprotocol/subscriptionId": "l"}
+    await around.revoke("good")
+    ended = await client.receive()
+    assert (ended["id"], ended["result"]["resultType"]) == ("l", "complete")
+    await client.close()
+
+
+async def test_a_cancelled_listen_hears_nothing_more(
+    client: LineClient, around: Surroundings
+) -> None:
+    wanted = {"notifications": {"toolsListChanged": True}, "_meta": ENVELOPE}
+    await client.ask("subscriptions/listen", 3, wanted)
+    client.send({"jsonrpc": "2.0", "method": "notifications/cancelled", "params": {"requestId": 3}})
+    await around.put_server("n", tool("new"))
+
+    async def listed() -> bool:
+        answer = await client.ask("tools/list", 4, {"_meta": ENVELOPE})
+        assert answer["id"] == 4
+        return "n__new" in [one["name"] for one in answer["result"]["tools"]]
+
+    await eventually(listed)
+
+
+async def test_an_old_client_hears_of_changes_after_initialize(
+    client: LineClient, around: Surroundings
+) -> None:
+    await client.ask("initialize", 0, INITIALIZE)
+    await around.put_server("n", tool("new"))
+    assert await client.receive() == {
+        "jsonrpc": "2.0",
+        "method": "notifications/tools/list_changed",
+    }

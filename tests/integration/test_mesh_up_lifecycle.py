@@ -294,6 +294,7 @@ class TestRunning:
         assert mesh.run("server", "remove", "clock").returncode == 0
         assert "clock" not in mesh.run("server", "list").stdout
 
+    @pytest.mark.slow
     def test_server_that_is_no_mcp_server_is_reported_with_its_error(self, mesh: Mesh) -> None:
         added = mesh.run("server", "add", "bad", "--", "echo", "hello")
         assert added.returncode == Exit.FAILED
@@ -371,6 +372,7 @@ class TestRunning:
 
         assert "the broker refuses the key of runner-1" in found.stdout
 
+    @pytest.mark.slow
     def test_doctor_finds_a_service_that_does_not_answer(self, mesh: Mesh) -> None:
         (pid,) = (point.pid for point in mesh.record.endpoints if point.instance == "registry-1")
         os.kill(pid, signal.SIGSTOP)
@@ -416,6 +418,7 @@ def test_second_interrupt_ends_everything_at_once(start: Start) -> None:
     until(lambda: not alive(pids), 5.0, lambda: f"left behind: {alive(pids)}")
 
 
+@pytest.mark.slow
 def test_killed_mesh_up_leaves_no_process_behind(start: Start) -> None:
     mesh = start().wait_ready()
     pids = mesh.pids()
@@ -472,6 +475,7 @@ def test_two_gateways_and_two_runners_all_work(start: Start) -> None:
         assert b"ok" in rpc.tcp_line(point.tcp, b'{"jsonrpc":"2.0","id":1,"method":"ping"}')
 
 
+@pytest.mark.slow
 def test_down_stops_the_mesh_of_the_directory(start: Start) -> None:
     mesh = start().wait_ready()
     pids = mesh.pids()
@@ -510,6 +514,7 @@ def test_open_mesh_on_a_foreign_address_is_refused(start: Start) -> None:
     assert "auth_enabled" in mesh.err.read_text()
 
 
+@pytest.mark.slow
 def test_broken_server_of_the_user_does_not_keep_the_mesh_from_being_ready(start: Start) -> None:
     config = f"""
 [[mcp_servers]]

@@ -9,7 +9,7 @@ import pytest_asyncio
 
 from gateway.identity import CREDENTIAL_CHARS_MAX, Identities
 from mcp_proto.contracts.tenant_auth import CallerContext, Grant, Identity, KeyRecord
-from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis.tasks import Tasks
 from mesh_chassis.testing.clock import FakeClock
 from mesh_chassis.testing.conditions import eventually
@@ -223,3 +223,41 @@ async def test_a_tenant_in_the_request_is_part_of_the_question(world: World) -> 
     await world.identities.caller("c", "acme")
     await world.identities.caller("c", "other")
     assert world.asked == [("c", "acme"), ("c", "other")]
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.NO_RUNNER, ErrorKind.DEADLINE, ErrorKind.LOST])
+async def test_caller_known_a_moment_ago_is_served_while_tenant_auth_restarts(
+    world: World, kind: ErrorKind
+) -> None:
+    world.identities.feed("tenant.other", b"{}", 1)  # answers are believed for half a second now
+    caller = await world.identities.caller("c")
+    world.answer = MeshError(kind, "away")
+    for _ in range(4):
+        world.clock.advance(1.0)
+        assert world.identities.known("c") is None
+        assert await world.identities.caller("c") is caller
+        assert world.identities.known("c") is caller
+    world.clock.advance(1.5)
+    with pytest.raises(MeshError) as caught:
+        await world.identities.caller("c")
+    assert caught.value.kind is ErrorKind.NO_RUNNER
+
+
+@pytest.mark.parametrize("kind", [ErrorKind.DEADLINE, ErrorKind.LOST, ErrorKind.BUS])
+async def test_caller_who_cannot_be_checked_is_told_that_nothing_ran(
+    world: World, kind: ErrorKind
+) -> None:
+    world.answer = MeshError(kind, "away")
+    with pytest.raises(MeshError) as caught:
+        await world.identities.caller("c")
+    assert caught.value.kind is ErrorKind.NO_RUNNER
+    assert caught.value.outcome is Outcome.NOT_EXECUTED
+    assert caught.value.retry_after_s is not None
+
+
+async def test_caller_who_is_cut_is_not_served_while_tenant_auth_restarts(world: World) -> None:
+    await world.identities.caller("c")
+    world.answer = MeshError(ErrorKind.NO_RUNNER, "away")
+    world.identities.feed("key.k1", record(revoked_ms=1), 2)
+    with pytest.raises(MeshError):
+        await world.identities.caller("c")

@@ -212,6 +212,15 @@ async def test_answer_over_the_limit_is_too_large_and_the_next_call_works(rig):
     assert len(await rig.call(upstream, "huge", n=9)) == 9 * 1024 * 1024
 
 
+async def test_an_answer_the_rim_refuses_fails_its_call_and_no_other(rig):
+    upstream = await rig.started()
+    error = await failure(rig.call(upstream, "wide", timeout_s=10.0))
+    assert error.kind is ErrorKind.UPSTREAM
+    assert error.outcome is Outcome.EXECUTED
+    assert "arrays and objects" in error.message
+    assert json.loads(await rig.call(upstream, "echo", n=1))["arguments"]["n"] == 1
+
+
 async def test_two_calls_at_once_get_their_own_answers(rig):
     upstream = await rig.started()
     texts = await asyncio.gather(*(rig.call(upstream, "echo", n=n) for n in range(50)))

@@ -35,6 +35,9 @@ SETTLE_S = 3.0
 """After a cut, answers are believed for ``SETTLED_S`` only: tenant-auth hears of a change through
 a watch of its own and may still answer from before it."""
 SETTLED_S = 0.5
+STRANDED_S = 5.0
+"""Age up to which an identity serves while tenant-auth cannot be asked again: a restart of it
+costs no call, and what changed meanwhile is in force within this time under that one fault."""
 NEGATIVE_S = 5.0
 ENTRIES_MAX = 50_000
 NEGATIVES_MAX = 10_000
@@ -42,6 +45,9 @@ FRESH_S = 30.0
 """Longest time without proof that the watch works."""
 CONTEXT_ASK_S = 10.0
 """The signer renews a context in time; this keeps even the question out of most calls."""
+
+_AWAY = frozenset({ErrorKind.NO_RUNNER, ErrorKind.DEADLINE, ErrorKind.LOST, ErrorKind.BUS})
+"""How it shows that tenant-auth cannot be asked; anything else is its answer."""
 
 Authenticator = Callable[[str, str], Awaitable[Identity]]
 """(credential, tenant) → identity; raises ``MeshError``."""
@@ -225,7 +231,19 @@ class Identities:
                 while len(self._negatives) > NEGATIVES_MAX:
                     self._negatives.popitem(last=False)
                 self._end(self._entries.pop(key, None))
+            if error.kind in _AWAY:
+                return self._stranded(key) or _unasked(error)
             return error
+
+    def _stranded(self, key: bytes) -> Caller | None:
+        """The caller as last known, while that is recent and nothing has cut it since."""
+        entry = self._entries.get(key)
+        now = self._clock.monotonic()
+        if entry is None or now - entry.checked > STRANDED_S:
+            return None
+        # Not asked again by every request: each question may last until its time is over.
+        entry.good_until = min(now + SETTLED_S, entry.checked + STRANDED_S)
+        return entry.caller
 
     async def _ask(self, key: bytes, credential: str, tenant: str) -> Caller:
         cuts = self._cuts
@@ -335,6 +353,16 @@ def _key(credential: str, tenant: str) -> bytes:
     if not credential:
         return b"demo:" + tenant.encode("utf-8", "replace")
     return hashlib.sha256(f"{tenant}\0{credential}".encode("utf-8", "replace")).digest()
+
+
+def _unasked(error: MeshError) -> MeshError:
+    """Whatever became of the question, the caller's request has not begun."""
+    return MeshError(
+        ErrorKind.NO_RUNNER,
+        "credentials cannot be checked now",
+        retry_after_s=1.0,
+        internal=f"{error.kind}: {error.message}",
+    )
 
 
 def _stale() -> MeshError:

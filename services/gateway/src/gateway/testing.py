@@ -140,6 +140,12 @@ class LineClient:
             raise EOFError
         return msgspec.json.decode(line)
 
+    async def answer(self, timeout_s: float = 5.0) -> dict[str, Any]:
+        """The next line that answers a request; notifications in between are skipped."""
+        while "id" not in (message := await self.receive(timeout_s)):
+            pass
+        return message
+
     async def ask(self, method: str, request_id: int | str = 1, params: object = None) -> Any:
         """One request and the next line, whatever it answers."""
         body = {"jsonrpc": "2.0", "id": request_id, "method": method}

@@ -9,77 +9,40 @@ and the connection goes on.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Protocol
 
 import msgspec
 
-from gateway.backend import Backend, Stop
+from gateway.backend import Backend, Changed, Stop
 from gateway.core import eras
 from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
 from gateway.edges.admission import Gate
 from gateway.edges.batches import NOT_IN_BATCH, Item, run_batch
+from gateway.edges.linewriter import LineTransport, LineWriter
 from gateway.identity import Caller
 from mcp_proto import codec
 from mcp_proto.convert.errors import Peer, render_error
 from mcp_proto.convert.requests import EnvelopeStamp
 from mcp_proto.convert.results import to_legacy_result
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.framing import Event, Line, LineFramer, to_line
+from mcp_proto.framing import Event, Line, LineFramer
 from mcp_proto.jsonrpc import Notification, Request, RequestId
-from mcp_proto.limits import EDGE_MESSAGE_BYTES
 from mcp_proto.request_meta import is_enveloped, meta_of
 from mcp_proto.session import INITIALIZED_METHODS, LegacySession, SessionOwner, SessionState
 from mcp_proto.streams import StreamEra, StreamKind
 from mcp_proto.versions import Feature, Revision, has
 from mesh_chassis.clock import SYSTEM, Clock
 
-__all__ = ["ENOUGH_BYTES", "LineConnection", "LineTransport"]
-
-ENOUGH_BYTES = 1024 * 1024
-"""Unsent bytes from which no more is read: a peer that does not listen may not ask either."""
-UNSENT_MAX_BYTES = 4 * EDGE_MESSAGE_BYTES
-"""Unsent bytes at which a connection is cut: four of the largest answers."""
-
-
-_QUEUED_MAX = 1_000
+__all__ = ["LineConnection"]
 
 _log = logging.getLogger(__name__)
 
 
-class _Array:
-    """Key of a running array of messages, which has no id of its own."""
+class _Internal:
+    """Key of running work that has no id of its own: an array of messages, a check."""
 
 
-_Key = RequestId | _Array
-
-
-class LineTransport(Protocol):
-    """The way back to the peer."""
-
-    def write(self, data: bytes) -> None:
-        """Send."""
-        ...
-
-    def get_write_buffer_size(self) -> int:
-        """Bytes not yet sent."""
-        ...
-
-    def pause_reading(self) -> None:
-        """Feed nothing more."""
-        ...
-
-    def resume_reading(self) -> None:
-        """Feed again."""
-        ...
-
-    def close(self) -> None:
-        """End after everything written is sent."""
-        ...
-
-    def abort(self) -> None:
-        """End now."""
-        ...
+_Key = RequestId | _Internal
 
 
 class _Token(msgspec.Struct):
@@ -119,7 +82,8 @@ class LineConnection:
         self._kind = kind
         self._tcp = kind is StreamKind.TCP
         self._edge = kind.value
-        self._transport = transport
+        self._writer = LineWriter(transport)
+        self._send = self._writer.send
         self._backend = backend
         self._gate = gate
         gate.shed = self.refuse
@@ -131,13 +95,10 @@ class LineConnection:
         self._era = StreamEra(kind, self._session)
         self._stamp = EnvelopeStamp()
         self._running: dict[_Key, asyncio.Task[None]] = {}
-        self._listens: dict[RequestId, Stop] = {}
-        self._unlisten: Stop | None = None
-        self._out: list[bytes] = []
-        self._armed = False
-        self._paused = False
+        self._listens: dict[RequestId | None, Changed] = {}
+        self._stops: list[Stop] = []
+        self._listener: Caller | None = None
         self._ending = False
-        self._gone = False
         self.opened = self.heard = clock.monotonic()
         """When the connection opened, and when it last sent a byte (monotonic seconds)."""
         self.spoke = False
@@ -156,7 +117,7 @@ class LineConnection:
     @property
     def busy(self) -> bool:
         """Whether requests run or listens are open: such a connection is not idle."""
-        return bool(self._running or self._listens or self._unlisten)
+        return bool(self._running or self._listens)
 
     def feed(self, data: bytes) -> None:
         """Take bytes of the peer."""
@@ -176,22 +137,19 @@ class LineConnection:
 
     def lost(self) -> None:
         """The connection is gone: cancel what runs, nobody can be answered."""
-        self._gone = True
+        self._writer.gone = True
         self._drop_listens()
         for task in tuple(self._running.values()):
             task.cancel()
 
     def pause_writing(self) -> None:
         """The peer does not read fast enough: read nothing from it either."""
-        if not self._paused and not self._ending:
-            self._paused = True
-            self._transport.pause_reading()
+        if not self._ending:
+            self._writer.pause()
 
     def resume_writing(self) -> None:
         """It reads again."""
-        if self._paused:
-            self._paused = False
-            self._transport.resume_reading()
+        self._writer.resume()
 
     async def drain(self, timeout_s: float) -> None:
         """Finish what runs, end listens in order, close.
@@ -200,7 +158,7 @@ class LineConnection:
             timeout_s: longest wait for running requests; then they are answered as lost.
         """
         self._ending = True
-        for request_id in tuple(self._listens):
+        for request_id in tuple(one for one in self._listens if one is not None):
             self._end_listen(request_id)
             self._send(codec.encode_response(request_id, eras.listen_result(request_id)))
             body = b'{"requestId":%b}' % codec.encode(request_id)
@@ -212,19 +170,17 @@ class LineConnection:
                 ErrorKind.LOST, "the gateway stops", data={"reason": "draining"}, retry_after_s=0.5
             )
             self._send(
-                codec.encode_error(None if isinstance(request_id, _Array) else request_id, lost)
+                codec.encode_error(None if isinstance(request_id, _Internal) else request_id, lost)
             )
             task.cancel()
         self._drop_listens()
-        self._flush()
-        self._transport.close()
+        self._writer.close()
 
     def refuse(self, error: MeshError) -> None:
         """Say why the connection ends, and end it."""
         self._send(codec.encode_error(None, error))
-        self._flush()
         self._ending = True
-        self._transport.close()
+        self._writer.close()
 
     # Lines ----------------------------------------------------------------------------------
 
@@ -244,7 +200,7 @@ class LineConnection:
         try:
             if codec.is_batch(data) and has(self._session.revision, Feature.BATCH_ARRAY):
                 self._gate.pace(self._clock.monotonic())
-                self._start(_Array(), self._array(data))
+                self._start(_Internal(), self._array(data))
                 return
             message = codec.decode_message(data)
             if isinstance(message, Request):
@@ -320,14 +276,14 @@ class LineConnection:
                 return None
             caller = await self._caller(request)
             modern = ModernRequest(request.method, request.params, admitted.meta, self._edge)
-            return await self._backend.dispatch(modern, caller, self._notice)
+            return await self._backend.dispatch(modern, caller, self._writer.notice)
         own = self._methods.get(request.method)
         if own is not None:
             return await own(request)
         caller = await self._caller(request)
         params = self._stamp.stamp(request.params)
         modern = ModernRequest(request.method, params, meta_of(params), self._edge)
-        result = await self._backend.dispatch(modern, caller, self._notice)
+        result = await self._backend.dispatch(modern, caller, self._writer.notice)
         revision = admitted.revision
         flat = self._tcp and revision is Revision.R2024_11_05
         return to_legacy_result(request.method, result, revision, flat=flat)
@@ -349,8 +305,8 @@ class LineConnection:
         discover = await self._backend.dispatch(
             ModernRequest("server/discover", b"{}", meta_of(b""), self._edge), caller
         )
-        if self._unlisten is None and not self._ending:
-            self._unlisten = self._backend.listen(caller, self._lists_changed)
+        if not self._ending:
+            self._begin_listen(None, caller, self._lists_changed)
         return eras.initialize_result(discover, Revision(record.revision))
 
     async def _ping(self, _request: Request) -> bytes:
@@ -444,6 +400,8 @@ class LineConnection:
         elif message.method in INITIALIZED_METHODS:
             return  # requests are served with or without it
 
+    # Changed lists --------------------------------------------------------------------------
+
     async def _listen(self, request: Request) -> None:
         caller = await self._caller(request)
         wanted = eras.listen_filter(request.params)
@@ -453,55 +411,65 @@ class LineConnection:
             for notice in eras.notices(kinds, wanted, request_id):
                 self._send(notice)
 
-        stop = self._backend.listen(caller, changed)
-        self._listens[request_id] = stop
+        self._begin_listen(request_id, caller, changed)
         self._send(eras.acknowledged(wanted, request_id))
 
-    def _end_listen(self, request_id: RequestId) -> None:
-        stop = self._listens.pop(request_id, None)
-        if stop is not None:
-            stop()
-
-    def _drop_listens(self) -> None:
-        for request_id in tuple(self._listens):
-            self._end_listen(request_id)
-        if self._unlisten is not None:
-            self._unlisten()
-            self._unlisten = None
-
     def _lists_changed(self, kinds: frozenset[ListKind]) -> None:
+        """An old client hears of everything, without asking."""
         for notice in eras.notices(kinds):
             self._send(notice)
 
-    # Writing --------------------------------------------------------------------------------
+    def _begin_listen(self, key: RequestId | None, caller: Caller, changed: Changed) -> None:
+        self._listens[key] = changed
+        try:
+            self._attach(caller)
+        except MeshError:
+            del self._listens[key]
+            raise
 
-    def _notice(self, notice: bytes) -> None:
-        """A notification of a running request; dropped when the peer does not keep up."""
-        if self._transport.get_write_buffer_size() < ENOUGH_BYTES and len(self._out) < _QUEUED_MAX:
-            self._send(notice)
+    def _end_listen(self, key: RequestId | None) -> None:
+        if self._listens.pop(key, None) is not None and self._listener is not None:
+            self._attach(self._listener)
 
-    def _send(self, message: bytes) -> None:
-        if self._gone:
-            return
-        self._out.append(to_line(message))
-        if not self._armed:
-            self._armed = True
-            self._loop.call_soon(self._flush)
+    def _drop_listens(self) -> None:
+        self._listens.clear()
+        self._detach()
 
-    def _flush(self) -> None:
-        self._armed = False
-        if not self._out or self._gone:
-            return
-        out, self._out = self._out, []
-        self._transport.write(out[0] if len(out) == 1 else b"".join(out))
-        if self._transport.get_write_buffer_size() > UNSENT_MAX_BYTES:
-            _log.warning("a peer does not read its answers and is cut")
-            self._transport.abort()
+    def _attach(self, caller: Caller) -> None:
+        """Hear of changes for every listen, as ``caller`` sees them."""
+        self._detach()
+        for changed in self._listens.values():
+            self._stops.append(self._backend.listen(caller, changed))
+        if self._listens:
+            self._listener = caller
+            caller.ended[self._on_cut] = None
+
+    def _detach(self) -> None:
+        while self._stops:
+            self._stops.pop()()
+        if self._listener is not None:
+            self._listener.ended.pop(self._on_cut, None)
+            self._listener = None
+
+    def _on_cut(self) -> None:
+        """The credential must be checked again before anything more is told."""
+        key = _Internal()
+        self._running[key] = self._loop.create_task(self._check_again(key))
+
+    async def _check_again(self, key: "_Internal") -> None:
+        try:
+            self._attach(await self._backend.caller(self._credential))
+        except MeshError:
+            for request_id in tuple(self._listens):
+                if request_id is not None:
+                    self._send(codec.encode_response(request_id, eras.listen_result(request_id)))
+            self._drop_listens()
+        finally:
+            del self._running[key]
 
     def _close_when_done(self) -> None:
-        if not self._running and not self._gone:
-            self._flush()
-            self._transport.close()
+        if not self._running and not self._writer.gone:
+            self._writer.close()
 
 
 def _owner(caller: Caller) -> SessionOwner:

@@ -19,7 +19,8 @@ import uvloop
 
 from gateway.config import LimitsConfig
 from gateway.edges.admission import EdgeGate
-from gateway.edges.lines import ENOUGH_BYTES, LineConnection
+from gateway.edges.lines import LineConnection
+from gateway.edges.linewriter import ENOUGH_BYTES
 from gateway.remote import RemoteBackend
 from mcp_proto.errors import MeshError
 from mcp_proto.limits import CALL_TIMEOUT_S

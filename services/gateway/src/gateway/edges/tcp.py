@@ -14,7 +14,8 @@ from typing import cast
 from gateway.backend import Backend
 from gateway.config import LimitsConfig, TcpConfig
 from gateway.edges.admission import EdgeGate, Gate
-from gateway.edges.lines import ENOUGH_BYTES, LineConnection
+from gateway.edges.lines import LineConnection
+from gateway.edges.linewriter import ENOUGH_BYTES
 from mcp_proto.codec import encode_error
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.streams import StreamKind

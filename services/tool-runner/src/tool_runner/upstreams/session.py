@@ -245,12 +245,12 @@ class Session:
             return
         try:
             messages = decode_batch(line) if is_batch(line) else [decode_message(line)]
-        except MeshError:
-            self._take_noise(line)
+        except MeshError as error:
+            self._take_refused(error, line)
             return
         for message in messages:
             if isinstance(message, MeshError):
-                self._take_noise(line)
+                self._take_refused(message, line)
             else:
                 self._noise = 0
                 self._take(message)
@@ -270,6 +270,22 @@ class Session:
                     outcome=Outcome.EXECUTED,
                 )
             )
+
+    def _take_refused(self, error: MeshError, line: bytes) -> None:
+        """A line that cannot be passed on: the call it answers fails, if its id could be read."""
+        number = error.request_id
+        pending = self._pending.get(number) if isinstance(number, int) else None
+        if pending is None:
+            self._take_noise(line)
+            return
+        pending.fail(
+            MeshError(
+                ErrorKind.UPSTREAM,
+                f"the answer of server {self._name} cannot be passed on: {error.message}",
+                data={"upstream": self._name},
+                outcome=Outcome.EXECUTED,
+            )
+        )
 
     def _take_noise(self, line: bytes) -> None:
         self._noise += 1
