@@ -15,6 +15,7 @@ from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import HttpAnswer, http, request_bytes
 
 __all__ = [
+    "Counted",
     "Switch",
     "answered_within",
     "call",
@@ -84,6 +85,39 @@ async def serving(mesh: RunningMesh, operator: Client, instance: str, limit_s: f
                 return
         await asyncio.sleep(_POLL_S)
     raise AssertionError(f"{instance} does not serve again:\n{mesh.said}\n{mesh.logs()}")
+
+
+class Counted:
+    """Calls that are surely running: the server notes each in a file before it waits."""
+
+    def __init__(self, mesh: RunningMesh) -> None:
+        self._file = mesh.room / "counted"
+        self._before = self.total
+
+    @property
+    def total(self) -> int:
+        """Calls that ever began."""
+        return len(self._file.read_text().splitlines()) if self._file.exists() else 0
+
+    @property
+    def begun(self) -> int:
+        """Calls that began since this object was made."""
+        return self.total - self._before
+
+    async def reach(self, number: int, limit_s: float = 5.0) -> None:
+        """Wait until so many have begun."""
+        async with asyncio.timeout(limit_s):
+            while self.begun < number:
+                await asyncio.sleep(_POLL_S)
+
+    async def start(self, number: int, base: str, seconds: float) -> list[asyncio.Task[HttpAnswer]]:
+        """Begin calls over HTTP; returns once all of them run."""
+        tasks = [
+            asyncio.create_task(call(base, "lab__count", label=f"c{n}", seconds=seconds))
+            for n in range(number)
+        ]
+        await self.reach(number)
+        return tasks
 
 
 class Switch:

@@ -4,17 +4,14 @@ import asyncio
 import os
 import signal
 import time
-from pathlib import Path
 
 import pytest
 from nats.aio.client import Client
-from tests.chaos.acting import answered_within, call, holder, lab_child, serving
+from tests.chaos.acting import Counted, answered_within, call, holder, lab_child, serving
 from tests.e2e import processes
 from tests.e2e.processes import of_pid
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import lines, post_modern
-
-OUTCOMES = {"not_executed", "unknown", "executed"}
 
 
 def text(answer: object) -> str:
@@ -27,8 +24,7 @@ async def test_child_killed_in_mid_call_is_an_error_at_once_and_is_replaced(
     base = mesh_pair.http
     pids = mesh_pair.pids
     _, child = holder(mesh_pair)
-    pending = [asyncio.create_task(call(base, "lab__sleep", seconds=20)) for _ in range(3)]
-    await _in_flight(mesh_pair, base)
+    pending = await Counted(mesh_pair).start(3, base, 20)
     killed = time.monotonic()
     os.kill(child.pid, signal.SIGKILL)
     for answer in await asyncio.gather(*pending):
@@ -67,8 +63,7 @@ async def test_runner_killed_leaves_no_child_and_the_other_one_takes_over(
     below = mesh_pair.children_of(runner)
     assert {child, grandchild} <= below
 
-    pending = asyncio.create_task(call(base, "lab__sleep", seconds=20))
-    await _in_flight(mesh_pair, base)
+    (pending,) = await Counted(mesh_pair).start(1, base, 20)
     old = mesh_pair.kill(runner)
     killed = time.monotonic()
 
@@ -93,8 +88,7 @@ async def test_gateway_killed_in_mid_call_costs_its_own_connections_only(
     mesh_pair: RunningMesh, operator: Client
 ) -> None:
     _, other = mesh_pair.urls
-    counted = mesh_pair.room / "counted"
-    before = _lines_of(counted)
+    counted = Counted(mesh_pair)
 
     async def one_call(number: int) -> str:
         arguments = {"label": f"g{number}", "seconds": 3}
@@ -108,16 +102,14 @@ async def test_gateway_killed_in_mid_call_costs_its_own_connections_only(
             return "closed"
 
     calls = [asyncio.create_task(one_call(number)) for number in range(10)]
-    async with asyncio.timeout(5):
-        while _lines_of(counted) < before + 10:
-            await asyncio.sleep(0.02)
+    await counted.reach(10)
     old = mesh_pair.kill("gateway-1")
     killed = time.monotonic()
     assert set(await asyncio.gather(*calls)) == {"closed"}
     assert time.monotonic() - killed < 1.0
     assert (await call(other, "lab__echo", text="x")).json["result"]
     # Nobody repeated what may have run.
-    assert _lines_of(counted) == before + 10
+    assert counted.begun == 10
     mesh_pair.await_restart("gateway-1", old)
     await serving(mesh_pair, operator, "gateway-1", 5)
     assert (await call(mesh_pair.http, "lab__echo", text="x")).json["result"]
@@ -140,12 +132,3 @@ async def test_platform_service_killed_costs_no_call_and_no_list(
         await asyncio.sleep(0.01)
     await back
     await serving(mesh_pair, operator, instance, 10)
-
-
-async def _in_flight(mesh: RunningMesh, base: str) -> None:
-    """The calls sent before have arrived: calls of one gateway keep their order at the child."""
-    assert (await call(base, "lab__echo", text="after")).json["result"]
-
-
-def _lines_of(path: Path) -> int:
-    return len(path.read_text().splitlines()) if path.exists() else 0
