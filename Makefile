@@ -36,10 +36,10 @@ down: $(STAMP) ## Stop the mesh that runs from this folder
 	@$(BIN)/mesh down
 
 test: $(STAMP) ## Unit, architecture, integration and end-to-end tests
-	@$(BIN)/python -m pytest -m "not containers and not slow" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not containers and not slow" $(ARGS)
 
 test-all: $(STAMP) ## The same plus slow ones (chaos, restarts under load)
-	@$(BIN)/python -m pytest -m "not containers" $(ARGS)
+	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not containers" $(ARGS)
 
 test-containers: $(STAMP) ## Broker and every service as containers; needs a Docker engine
 	@$(BIN)/python -m pytest -m containers tests/containers $(ARGS)

@@ -150,10 +150,16 @@ def _cases(mesh: Mesh, floor_port: int) -> dict[str, Case]:
 
 
 async def measure(
-    mesh: Mesh, pids: dict[str, int], floor_port: int, seconds: float, rounds: int
+    mesh: Mesh,
+    pids: dict[str, int],
+    floor_port: int,
+    *,
+    seconds: float,
+    rounds: int,
+    only: str = "",
 ) -> list[Row]:
-    """Run every case ``rounds`` times, interleaved, and take medians."""
-    cases = _cases(mesh, floor_port)
+    """Run every case whose name contains ``only``, interleaved, ``rounds`` times; medians."""
+    cases = {name: case for name, case in _cases(mesh, floor_port).items() if only in name}
     runs: dict[str, list[tuple[Result, dict[str, float]]]] = {name: [] for name in cases}
     for _ in range(rounds):
         for name, case in cases.items():

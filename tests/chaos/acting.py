@@ -14,6 +14,8 @@ from tests.e2e.processes import Process
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import HttpAnswer, http, request_bytes
 
+from mesh_chassis.testing.conditions import eventually
+
 __all__ = [
     "Counted",
     "Switch",
@@ -106,9 +108,8 @@ class Counted:
 
     async def reach(self, number: int, limit_s: float = 5.0) -> None:
         """Wait until so many have begun."""
-        async with asyncio.timeout(limit_s):
-            while self.begun < number:
-                await asyncio.sleep(_POLL_S)
+        what = f"{number} calls running"
+        await eventually(lambda: self.begun >= number, timeout_s=limit_s, what=what)
 
     async def start(self, number: int, base: str, seconds: float) -> list[asyncio.Task[HttpAnswer]]:
         """Begin calls over HTTP; returns once all of them run."""

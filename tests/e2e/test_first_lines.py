@@ -1,4 +1,4 @@
-"""What a person types first, and what scripts of earlier systems send (compatibility, E1 to E13)."""
+"""What a person types first, and what scripts of earlier systems send (compatibility E1-E13)."""
 
 import asyncio
 import json

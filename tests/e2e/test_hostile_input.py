@@ -23,7 +23,8 @@ pytestmark = pytest.mark.usefixtures("canary", "steady")
 Open = Callable[[], AbstractAsyncContextManager[Lines]]
 CANARY_PAUSE_S = 0.02
 CANARY_SLOWEST_S = 1.0
-MEMORY_GROWTH_MAX_MB = 300
+GATEWAY_MAX_MB = 300
+LENGTH_AND_CHUNKS = b"Content-Length: 5\r\nTransfer-Encoding: chunked\r\n\r\n"
 
 
 def _named(value: object) -> str | None:
@@ -299,8 +300,7 @@ async def test_http_session_that_is_missing_unknown_or_strange_is_refused(
             {400},
         ),
         (
-            b"POST /mcp HTTP/1.1\r\nHost: HOST\r\nContent-Length: 5\r\n"
-            b"Transfer-Encoding: chunked\r\n\r\n0\r\n\r\n",
+            b"POST /mcp HTTP/1.1\r\nHost: HOST\r\n" + LENGTH_AND_CHUNKS + b"0\r\n\r\n",
             {400},
         ),
         (
@@ -352,4 +352,4 @@ async def test_hostile_input_does_not_grow_the_gateway_for_good(mesh: RunningMes
     wide = next(message for message in MESSAGES if message.name == "10 MB of arrays")
     for _ in range(10):
         await post_mcp(mesh.http, wide.data, {})
-    assert resident_mb() < MEMORY_GROWTH_MAX_MB
+    assert resident_mb() < GATEWAY_MAX_MB

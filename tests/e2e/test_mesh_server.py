@@ -3,14 +3,16 @@
 import asyncio
 import subprocess
 import sys
-import time
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from mcp import Client
+from tests.e2e.processes import Process
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import lines
+
+from mesh_chassis.testing.conditions import eventually
 
 GIT_SERVER = str(Path(sys.executable).with_name("mcp-server-git"))
 
@@ -43,6 +45,10 @@ def row(mesh: RunningMesh, name: str) -> list[str]:
     return []
 
 
+def git_processes(mesh: RunningMesh) -> list[Process]:
+    return [p for p in mesh.children_of("runner-1") if "mcp-server-git" in p.command]
+
+
 async def names(client: Client) -> set[str]:
     return {tool.name for tool in (await client.list_tools(cache_mode="refresh")).tools}
 
@@ -56,16 +62,11 @@ async def test_git_server_is_added_called_restarted_and_removed_while_clients_ar
         assert "the first commit" in told.content[0].text
         assert row(mesh, "git")[2] == "running"
 
-        (before,) = [p for p in mesh.children_of("runner-1") if "mcp-server-git" in p.command]
+        (before,) = git_processes(mesh)
         await asyncio.to_thread(mesh.mesh, "server", "restart", "git")
-        until = time.monotonic() + 10
-        while time.monotonic() < until:
-            now = [p for p in mesh.children_of("runner-1") if "mcp-server-git" in p.command]
-            if now and now[0] != before:
-                break
-            await asyncio.sleep(0.02)
-        else:
-            pytest.fail("the child was not restarted")
+        await eventually(
+            lambda: git_processes(mesh) not in ([], [before]), timeout_s=10, what="a new child"
+        )
         async with asyncio.timeout(10):
             while True:
                 again = await client.call_tool("git__git_status", {"repo_path": git})
@@ -74,13 +75,13 @@ async def test_git_server_is_added_called_restarted_and_removed_while_clients_ar
         assert "main" in again.content[0].text
 
         await asyncio.to_thread(mesh.mesh, "server", "remove", "git")
-        async with asyncio.timeout(5):
-            while "git__git_log" in await names(client):
-                await asyncio.sleep(0.02)
+
+        async def unlisted() -> bool:
+            return "git__git_log" not in await names(client)
+
+        await eventually(unlisted, what="the tools are gone")
         assert "time__get_current_time" in await names(client)
-        async with asyncio.timeout(5):
-            while any("mcp-server-git" in p.command for p in mesh.children_of("runner-1")):
-                await asyncio.sleep(0.02)
+        await eventually(lambda: not git_processes(mesh), what="the child is gone")
 
 
 async def test_clients_are_told_that_the_list_has_changed(

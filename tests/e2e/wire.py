@@ -4,7 +4,7 @@ import asyncio
 import json
 import os
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from typing import Any
 
 from tests.e2e.running_mesh import MESH, RunningMesh
@@ -133,10 +133,8 @@ async def lines(address: tuple[str, int]) -> AsyncIterator[Lines]:
         yield Lines(reader, writer)
     finally:
         writer.close()
-        try:
+        with suppress(ConnectionError):
             await writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 class HttpAnswer:
@@ -169,10 +167,8 @@ async def http(base: str, raw: bytes, within_s: float = 20.0) -> HttpAnswer:
             return await read_answer(reader)
     finally:
         writer.close()
-        try:
+        with suppress(ConnectionError):
             await writer.wait_closed()
-        except ConnectionError:
-            pass
 
 
 async def read_answer(reader: asyncio.StreamReader) -> HttpAnswer:

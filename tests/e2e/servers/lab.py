@@ -11,6 +11,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Callable
 from typing import Any
 
 _lock = threading.Lock()
@@ -48,59 +49,72 @@ def send(message: JsonObject) -> None:
         sys.stdout.flush()
 
 
-def run(name: str, arguments: JsonObject, request: JsonObject) -> str:
-    """What a tool does; returns its text."""
-    match name:
-        case "echo":
-            return str(arguments.get("text", ""))
-        case "pid":
-            return str(os.getpid())
-        case "sleep":
-            until = time.monotonic() + float(arguments.get("seconds", 1))
-            while time.monotonic() < until and request["id"] not in _cancelled:
-                time.sleep(0.01)
-            return "slept"
-        case "count":
-            with open(sys.argv[1], "a", encoding="utf-8") as file:  # noqa: PTH123
-                file.write(f"{arguments['label']}\n")
-            time.sleep(float(arguments.get("seconds", 0)))
-            return "counted"
-        case "steps":
-            token = request["params"].get("_meta", {}).get("progressToken")
-            total = int(arguments.get("steps", 3))
-            for step in range(1, total + 1):
-                if token is not None:
-                    params = {"progressToken": token, "progress": step, "total": total}
-                    send({"method": "notifications/progress", "params": params})
-            return "done"
-        case "large":
-            return "x" * int(arguments["bytes"])
-        case "fork":
-            script = "import time; time.sleep(600)"
-            return str(subprocess.Popen([sys.executable, "-c", script]).pid)
-        case "noise":
-            with _lock:
-                sys.stdout.write("this is not JSON\n[1,2\n")
-                sys.stdout.flush()
-            sys.stderr.write("e" * 999 + "\n" * (int(arguments.get("bytes", 1000)) // 1000))
-            sys.stderr.flush()
-            return "made some noise"
-        case "crash":
-            os._exit(3)
-        case "variables":
-            return " ".join(sorted(os.environ))
-        case _:
-            raise LookupError(name)
+def _sleep(arguments: JsonObject, request: JsonObject) -> str:
+    until = time.monotonic() + float(arguments.get("seconds", 1))
+    while time.monotonic() < until and request["id"] not in _cancelled:
+        time.sleep(0.01)
+    return "slept"
+
+
+def _count(arguments: JsonObject, _: JsonObject) -> str:
+    with open(sys.argv[1], "a", encoding="utf-8") as file:  # noqa: PTH123
+        file.write(f"{arguments['label']}\n")
+    time.sleep(float(arguments.get("seconds", 0)))
+    return "counted"
+
+
+def _steps(arguments: JsonObject, request: JsonObject) -> str:
+    token = request["params"].get("_meta", {}).get("progressToken")
+    total = int(arguments.get("steps", 3))
+    for step in range(1, total + 1):
+        if token is not None:
+            params = {"progressToken": token, "progress": step, "total": total}
+            send({"method": "notifications/progress", "params": params})
+    return "done"
+
+
+def _fork(_: JsonObject, __: JsonObject) -> str:
+    script = "import time; time.sleep(600)"
+    return str(subprocess.Popen([sys.executable, "-c", script]).pid)
+
+
+def _noise(arguments: JsonObject, _: JsonObject) -> str:
+    with _lock:
+        sys.stdout.write("this is not JSON\n[1,2\n")
+        sys.stdout.flush()
+    for _line in range(int(arguments.get("bytes", 1000)) // 1000):
+        sys.stderr.write("e" * 999 + "\n")
+    sys.stderr.flush()
+    return "made some noise"
+
+
+def _crash(_: JsonObject, __: JsonObject) -> str:
+    os._exit(3)
+
+
+RUN: dict[str, Callable[[JsonObject, JsonObject], str]] = {
+    "echo": lambda arguments, _: str(arguments.get("text", "")),
+    "pid": lambda _, __: str(os.getpid()),
+    "sleep": _sleep,
+    "count": _count,
+    "steps": _steps,
+    "large": lambda arguments, _: "x" * int(arguments["bytes"]),
+    "fork": _fork,
+    "noise": _noise,
+    "crash": _crash,
+    "variables": lambda _, __: " ".join(sorted(os.environ)),
+}
 
 
 def call(request: JsonObject) -> None:
     """Answer one call."""
     params = request["params"]
     try:
-        text = run(params["name"], params.get("arguments") or {}, request)
-    except LookupError as error:
+        run = RUN[params["name"]]
+    except KeyError as error:
         send({"id": request["id"], "error": {"code": -32602, "message": f"unknown tool {error}"}})
         return
+    text = run(params.get("arguments") or {}, request)
     if request["id"] not in _cancelled:
         content = [{"type": "text", "text": text}]
         send({"id": request["id"], "result": {"content": content, "isError": False}})

@@ -167,19 +167,21 @@ class Dispatcher:
     async def _call_tool(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
-        asked = text_member(request.params, "name")
+        asked = request.target or text_member(request.params, "name")
         view = self._view(caller)
         tool = view.callable_tool(asked)
         params = bytes(request.params)
         if asked != tool.name:
             params = splice(params, {"name": msgspec.json.encode(tool.name)})
         route = _Route(view.table.call_subject(tool), tool.server, tool.name)
-        return await self._forward(request, params, caller, route, on_notice)
+        return await self._forward(
+            request, params, caller, route, on_notice, default_s=tool.timeout_s
+        )
 
     async def _read_resource(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
-        asked = text_member(request.params, "uri")
+        asked = request.target or text_member(request.params, "uri")
         resource = self._view(caller).resource(asked)
         params = bytes(request.params)
         if asked != resource.name:
@@ -191,7 +193,7 @@ class Dispatcher:
     async def _get_prompt(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
-        asked = text_member(request.params, "name")
+        asked = request.target or text_member(request.params, "name")
         prompt = self._view(caller).prompt(asked)
         params = bytes(request.params)
         if asked != prompt.name:

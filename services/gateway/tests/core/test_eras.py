@@ -131,3 +131,4 @@ def test_a_budget_stays_within_its_bounds() -> None:
     assert budget_s(0, 30) == 30
     assert budget_s(5, 30) == 5
     assert budget_s(9_999, 30, 300) == 300
+    assert budget_s(0, 9_999, 300) == 300

@@ -118,3 +118,10 @@ def test_a_template_matches_what_it_makes(template: str, uri: str, matches: bool
 def test_a_hostile_template_costs_linear_time() -> None:
     pattern = uri_pattern("{+a}x" * 1_000)
     assert not pattern.matches("x" * 999 + "y" * 3_000)
+
+
+def test_a_server_with_a_long_time_limit_passes_it_to_its_tools() -> None:
+    definition = msgspec.Raw(b'{"name":"dig","inputSchema":{"type":"object"}}')
+    tools = (CatalogTool(name="dig", definition=definition),)
+    catalog = Catalog(tenant="_", server="mine", tools=tools, timeout_s=120.0)
+    assert offer(catalog).tools[0].timeout_s == 120.0

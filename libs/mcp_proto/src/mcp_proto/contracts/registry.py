@@ -67,6 +67,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
         server_info: the server's ``Implementation`` object (``{}`` when unknown).
         instructions: the server's instructions; "" = none.
         single_instance: True when one process owns the state (stdio servers).
+        timeout_s: longest call the server's definition allows, in seconds; 0 = the caller's rule.
         hash: SHA-256 hex over everything above except tenant, computed by ``catalog_hash``.
     """
 
@@ -81,6 +82,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     server_info: msgspec.Raw = msgspec.Raw(b"{}")
     instructions: str = ""
     single_instance: bool = False
+    timeout_s: float = 0.0
     hash: str = ""
 
 

@@ -6,6 +6,7 @@ route a request may appear once only: two readers could take two different ones.
 """
 
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from urllib.parse import urlsplit
 
 import msgspec
@@ -40,6 +41,9 @@ _ONCE = frozenset(
 _PARAM = b"mcp-param-"
 _LOOPBACK = ("localhost", "127.0.0.1", "[::1]")
 
+REMEMBERED_BYTES_MAX = 256
+"""Longest header value whose meaning is remembered; 256 of them are."""
+
 CORS_HEADERS = (
     "content-type, authorization, accept, mcp-protocol-version, mcp-method, mcp-name, "
     "mcp-session-id, last-event-id"
@@ -70,14 +74,24 @@ def read(pairs: Iterable[tuple[bytes, bytes]]) -> dict[bytes, bytes]:
 
 def accepts(value: bytes | None) -> tuple[bool, bool]:
     """Whether ``Accept`` allows JSON and an event stream; an absent one allows neither."""
+    if not value:
+        return False, False
+    # Clients send the same few values with every request.
+    return _accepts_known(value) if len(value) <= REMEMBERED_BYTES_MAX else _accepts(value)
+
+
+def _accepts(value: bytes) -> tuple[bool, bool]:
     json = stream = False
-    for part in (value or b"").lower().split(b","):
+    for part in value.lower().split(b","):
         kind, *parameters = (piece.strip(_OWS) for piece in part.split(b";"))
         if any(one.replace(b" ", b"") in {b"q=0", b"q=0.0", b"q=0.00"} for one in parameters):
             continue
         json = json or kind in {b"application/json", b"application/*", b"*/*"}
         stream = stream or kind in {b"text/event-stream", b"text/*", b"*/*"}
     return json, stream
+
+
+_accepts_known = lru_cache(maxsize=256)(_accepts)
 
 
 def media_type(value: bytes | None) -> bytes:

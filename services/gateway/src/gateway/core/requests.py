@@ -26,6 +26,7 @@ class ModernRequest(msgspec.Struct, frozen=True, gc=False):
         meta: the reserved members of ``_meta``.
         edge: where it came in, for metrics: ``http``, ``tcp``, ``stdio``, ``bus``.
         timeout_s: budget the caller asks for, in seconds; 0 = the default.
+        target: ``params.name`` or ``params.uri`` where the edge has read it already; "" = not.
     """
 
     method: str
@@ -33,6 +34,7 @@ class ModernRequest(msgspec.Struct, frozen=True, gc=False):
     meta: Meta
     edge: str
     timeout_s: float = 0.0
+    target: str = ""
 
 
 def _text(raw: msgspec.Raw, name: str) -> str:
@@ -62,5 +64,5 @@ def optional_text(params: bytes | msgspec.Raw, name: str) -> str | None:
 
 
 def budget_s(asked_s: float, default_s: float, most_s: float = CALL_TIMEOUT_MAX_S) -> float:
-    """Seconds a request may take: what the caller asks for, within bounds."""
-    return default_s if asked_s <= 0 else min(max(asked_s, 0.001), most_s)
+    """Seconds a request may take: what the caller asks for, else the default; within bounds."""
+    return min(default_s if asked_s <= 0 else max(asked_s, 0.001), most_s)

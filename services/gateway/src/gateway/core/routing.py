@@ -47,7 +47,10 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
-    """A tool of one server; ``permission`` "" = the tool rules alone decide."""
+    """A tool of one server.
+
+    ``permission`` "" = the tool rules alone decide; ``timeout_s`` 0 = the gateway's default.
+    """
 
     listed: str
     server: str
@@ -55,6 +58,7 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     permission: str
     entry: bytes
     headers: tuple[ParamHeader, ...] = ()
+    timeout_s: float = 0.0
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -101,6 +105,7 @@ def offer(catalog: Catalog) -> Offer:
                 permission=tool.permission,
                 entry=entry,
                 headers=param_headers(tool.definition),
+                timeout_s=catalog.timeout_s,
             )
         )
     prompts = _items(server, catalog.prompts, "name", prefixed=catalog.prefixed)

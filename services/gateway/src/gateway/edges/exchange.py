@@ -4,7 +4,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
-from gateway.edges.http_server import STATE, HttpConnection
+from gateway.edges.http_server import BODY, STATE, HttpConnection
 from gateway.edges.sse import Headers, Send, respond
 from mcp_proto.codec import encode_error
 from mcp_proto.errors import ErrorKind, MeshError
@@ -38,7 +38,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 class Exchange:
     """One request and the way to answer it."""
 
-    __slots__ = ("_receive", "connection", "cors", "heads", "method", "path", "send")
+    __slots__ = ("_body", "_receive", "connection", "cors", "heads", "method", "path", "send")
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, heads: dict[bytes, bytes]
@@ -51,6 +51,7 @@ class Exchange:
         self.cors: Headers = ()
         """Headers for a browser client, on every answer."""
         self._receive = receive
+        self._body: Any = scope[BODY]
 
     async def body(self, limit_s: float) -> bytes:
         """The whole body.
@@ -66,7 +67,11 @@ class Exchange:
         length = self.heads.get(b"content-length", b"")
         if length.isdigit() and int(length) > EDGE_MESSAGE_BYTES:
             raise _too_large()
-        message = await self._receive_once(limit_s)
+        # A body that came with its headers, as most do, needs no timer.
+        here = not self._body.more_body
+        message = (
+            self._present(await self._receive()) if here else await self._receive_once(limit_s)
+        )
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             return self._checked(body)
@@ -101,6 +106,10 @@ class Exchange:
                 message = await self._receive()
         except TimeoutError:
             raise _too_slow() from None
+        return self._present(message)
+
+    @staticmethod
+    def _present(message: MutableMapping[str, Any]) -> MutableMapping[str, Any]:
         if message["type"] == "http.disconnect":
             raise ClientGoneError
         return message

@@ -10,7 +10,7 @@ import asyncio
 import logging
 import ssl
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 from uvicorn.config import Config
 from uvicorn.protocols.http.httptools_impl import STATUS_LINE, HttpToolsProtocol
@@ -35,6 +35,8 @@ CLOSE_LOOKS = 50
 BACKLOG = 1_024
 STATE = "mesh.connection"
 """Key of the ``HttpConnection`` in the ASGI scope."""
+BODY = "mesh.body"
+"""Key of what knows in ``more_body`` whether the whole body is here already."""
 
 _log = logging.getLogger(__name__)
 
@@ -57,6 +59,48 @@ class HttpConnection:
         self.on_lost: Callable[[], object] | None = None
 
 
+class _JoinedWrites:
+    """A transport that lets a header block wait for its body, so that both leave in one write.
+
+    uvicorn writes them one after the other, and uvloop hands every write to the kernel at once:
+    a system call per answer, some 8 µs, is what this saves. Whatever is not followed by a body in
+    the same turn of the loop (HEAD, streams) leaves with the next turn.
+    """
+
+    __slots__ = ("_held", "_loop", "_transport")
+
+    def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
+        self._transport = transport
+        self._loop = loop
+        self._held = b""
+
+    def write(self, data: bytes) -> None:
+        if self._held:
+            data, self._held = self._held + data, b""
+        elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
+            self._held = data
+            self._loop.call_soon(self._release)
+            return
+        self._transport.write(data)
+
+    def close(self) -> None:
+        self._release()
+        self._transport.close()
+
+    def write_eof(self) -> None:
+        self._release()
+        self._transport.write_eof()
+
+    def _release(self) -> None:
+        if self._held:
+            held, self._held = self._held, b""
+            if not self._transport.is_closing():
+                self._transport.write(held)
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._transport, name)
+
+
 class _Protocol(HttpToolsProtocol):
     """One connection."""
 
@@ -75,7 +119,7 @@ class _Protocol(HttpToolsProtocol):
         self._stall_timer: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(transport)
+        super().connection_made(cast("asyncio.Transport", _JoinedWrites(transport, self.loop)))
         source = self.client[0] if self.client else ""
         try:
             self._mesh = HttpConnection(self.edge.gate.connect(source), source)
@@ -141,6 +185,7 @@ class _Protocol(HttpToolsProtocol):
             self._header_timer.cancel()
             self._header_timer = None
         super().on_headers_complete()
+        self.scope[BODY] = self.cycle  # type: ignore[typeddict-unknown-key]
         if self.edge.draining():
             self.cycle.keep_alive = False
 

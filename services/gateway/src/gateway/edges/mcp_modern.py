@@ -59,7 +59,7 @@ class ModernHttp:
             await exchange.answer(status, codec.encode_error(error.request_id, error))
             return
         try:
-            caller, meta = await self._climb(exchange, caller, message, version)
+            caller, modern = await self._climb(exchange, caller, message, version)
             exchange.connection.gate.pace(monotonic())
             if message.method == "subscriptions/listen":
                 await self._listen(exchange, caller, message)
@@ -71,17 +71,17 @@ class ModernHttp:
             )
             return
         try:
-            await self._run(exchange, caller, message, meta)
+            await self._run(exchange, caller, message.id, modern)
         finally:
             exchange.connection.gate.leave()
 
     async def _climb(
         self, exchange: Exchange, caller: Caller, request: Request, version: str
-    ) -> tuple[Caller, Meta]:
+    ) -> tuple[Caller, ModernRequest]:
         """Rungs 8 to 12 of the ladder."""
         meta = meta_of(request.params)
         _check_complete(meta)
-        _check_headers(exchange.heads, request, meta, version)
+        target = _check_headers(exchange.heads, request, meta, version)
         if meta.protocol_version != MODERN:
             raise _not_served(meta.protocol_version or "")
         if isinstance(request.tenant_id, str):
@@ -90,29 +90,32 @@ class ModernHttp:
         if isinstance(request.tenant_id, str) or isinstance(request.user_id, str):
             eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
         if request.method == "tools/call":
-            rules = self._backend.param_headers(caller, text_member(request.params, "name"))
+            rules = self._backend.param_headers(caller, target)
             if rules:
                 arguments = pick(request.params, "arguments").get("arguments", b"")
                 paramheaders.check(rules, arguments, httprules.param_values(exchange.heads))
         if not is_known(request.method, MODERN):
             raise MeshError(ErrorKind.METHOD, "method not found")
-        return caller, meta
+        asked = exchange.heads.get(b"mesh-timeout-ms", b"")
+        timeout_s = int(asked[:9]) / 1000 if asked.isdigit() else 0.0
+        return caller, ModernRequest(
+            request.method, request.params, meta, "http", timeout_s, target
+        )
 
-    async def _run(self, exchange: Exchange, caller: Caller, request: Request, meta: Meta) -> None:
+    async def _run(
+        self, exchange: Exchange, caller: Caller, request_id: RequestId, modern: ModernRequest
+    ) -> None:
         reply = LateReply(exchange.send, streams=True, headers=exchange.cors)
         task = asyncio.current_task()
         assert task is not None
         # A closed response is the cancel of this era.
         exchange.connection.on_lost = task.cancel
-        asked = exchange.heads.get(b"mesh-timeout-ms", b"")
-        timeout_s = int(asked[:9]) / 1000 if asked.isdigit() else 0.0
-        modern = ModernRequest(request.method, request.params, meta, "http", timeout_s)
         try:
             result = await self._backend.dispatch(modern, caller, reply.notice)
-            status, answer = 200, codec.encode_response(request.id, result)
+            status, answer = 200, codec.encode_response(request_id, result)
         except MeshError as error:
             status = http_status(error, Peer.MODERN)
-            answer = codec.encode_error(request.id, error)
+            answer = codec.encode_error(request_id, error)
         except asyncio.CancelledError:
             await reply.abandon()
             raise
@@ -152,7 +155,8 @@ def _check_complete(meta: Meta) -> None:
         raise MeshError(ErrorKind.PARAMS, "clientInfo in _meta must be an object")
 
 
-def _check_headers(heads: dict[bytes, bytes], request: Request, meta: Meta, version: str) -> None:
+def _check_headers(heads: dict[bytes, bytes], request: Request, meta: Meta, version: str) -> str:
+    """Headers against body; returns ``params.name`` or ``params.uri`` of methods that have one."""
     if version != meta.protocol_version:
         raise _mismatch("MCP-Protocol-Version", "the protocol version in _meta")
     method = heads.get(b"mcp-method")
@@ -160,16 +164,18 @@ def _check_headers(heads: dict[bytes, bytes], request: Request, meta: Meta, vers
         raise _mismatch("Mcp-Method", "the method")
     member = routing_member(request.method)
     if member is None:
-        return
+        return ""
     name = heads.get(b"mcp-name")
+    if name is None:
+        raise _mismatch("Mcp-Name", f"params.{member}")
+    target = text_member(request.params, member)
     try:
-        agrees = name is not None and decode_value(name.decode("latin-1")) == text_member(
-            request.params, member
-        )
+        agrees = decode_value(name.decode("latin-1")) == target
     except ValueError:
         agrees = False
     if not agrees:
         raise _mismatch("Mcp-Name", f"params.{member}")
+    return target
 
 
 def _mismatch(header: str, what: str) -> MeshError:

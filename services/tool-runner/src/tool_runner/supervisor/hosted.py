@@ -314,6 +314,7 @@ class HostedServer:
                 server_info=offer.server_info,
                 instructions=offer.instructions,
                 single_instance=True,
+                timeout_s=self.definition.timeout_s,
             )
         )
 
