@@ -10,7 +10,7 @@ EDITABLE := $(foreach m,$(MEMBERS),-e $(dir $(m)))
 UP ?=
 ARGS ?=
 
-.PHONY: help install up down test test-all test-containers lint format types check bench lock clean
+.PHONY: help install up down test test-all test-containers lint format types check bench docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -59,6 +59,9 @@ check: lint types test ## What CI runs before the containers
 
 bench: $(STAMP) ## Measure the mesh against its floor; prints one table (minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+docs: $(STAMP) ## Write docs/reference from the code
+	@$(BIN)/python scripts/gen_reference.py
 
 lock: $(STAMP) ## Renew requirements.lock from the pyproject files
 	@$(BIN)/uv lock --quiet

@@ -233,7 +233,9 @@ def _pattern(function: Callable[..., object]) -> str:
         made = str(function(*names))
     except (TypeError, ValueError):
         return ""
-    tokens = [f"{{{token}}}" if token in names else token for token in made.split(".")]
+    tokens = [
+        f"{{{token.removesuffix('_id')}}}" if token in names else token for token in made.split(".")
+    ]
     return ".".join(tokens).replace("{method}", "{method…}")
 
 
@@ -246,7 +248,9 @@ def _operations(module: ModuleType) -> Iterator[str]:
 
 
 def _summary(struct: type) -> str:
-    return _first(struct.__doc__).partition("Attributes:")[0]
+    """First paragraph of a docstring; "" when it only repeats the name of the table."""
+    text = _first(struct.__doc__).partition("Attributes:")[0]
+    return re.sub(r"\A(?:Table )?``\[\w+\]``[.:]\s*", "", text)
 
 
 # Buckets, errors, limits, metrics, rights
@@ -256,9 +260,9 @@ def _buckets() -> Iterator[str]:
     yield from _head("Buckets", _first(buckets.__doc__) + " " + _prose(buckets))
     texts = _documented(buckets)
     known = [(v, texts[n]) for n, v in vars(buckets).items() if isinstance(v, buckets.Bucket)]
-    known.append((buckets.tenant_kv("TENANT"), _first(buckets.tenant_kv.__doc__)))
+    known.append((buckets.tenant_kv("tenant-id"), _first(buckets.tenant_kv.__doc__)))
     for bucket, text in known:
-        name = bucket.name.replace("TENANT", "{tenant}")
+        name = bucket.name.replace("tenant-id", "{tenant}")
         yield from _item(name, f"(written by {bucket.writer}; {_settings(bucket)})", text)
     yield from ("", "## Settings", "")
     for name, text in _attributes(buckets.Bucket).items():
@@ -373,6 +377,10 @@ def _config() -> Iterator[str]:
     )
     yield from ("## mesh.toml", "", *_wrapped(_first(user_file.MeshFile.__doc__)), "")
     yield from _tables(user_file.MeshFile)
+    yield from ("### Environment", "", "Wins over the file:", "")
+    for name, (key, _) in vars(user_file)["_ENVIRONMENT"].items():
+        yield f"- `{name}` sets `{key}`"
+    yield ""
     shared, *_ = (_load(*place) for _, *place in CONFIGS)
     yield from ("## Every service", "")
     yield from _tables(shared, only=SHARED_TABLES)
@@ -401,7 +409,9 @@ def _tables(
         shape = _bare(shapes.type_info(field.type))
         if isinstance(shape, shapes.StructType):
             text = _summary(shape.cls)
-            yield from (f"### `[{name}]`", "", *_wrapped(text), "")
+            yield from (f"### `[{name}]`", "")
+            if text:
+                yield from (*_wrapped(text), "")
             yield from _keys(shape.cls, f"{name}.")
         elif isinstance(shape, shapes.VarTupleType):
             yield from (f"### `[[{name}]]`", "", "See [below](#an-mcp-server-mcp_servers).")
@@ -441,7 +451,7 @@ def _kind(shape: shapes.Type) -> str:
 
 def _range(word: str, number: shapes.IntType | shapes.FloatType) -> str:
     bounds = (("≥", number.ge), (">", number.gt), ("≤", number.le), ("<", number.lt))
-    found = [f"{sign} {bound:g}" for sign, bound in bounds if bound is not None]
+    found = [f"{sign} {bound:,.12g}" for sign, bound in bounds if bound is not None]
     return " ".join((word, ", ".join(found))).strip()
 
 

@@ -1,7 +1,7 @@
 """A mesh of two gateways and two runners, with a stdio server that does what it is asked to."""
 
 import sys
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import nats
@@ -22,14 +22,12 @@ CLOSED = """
 auth_enabled = true
 """
 
-MakePair = Callable[..., Iterator[RunningMesh]]
-
 
 @pytest.fixture(scope="module")
 def mesh_pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningMesh]:
-    """Two gateways, two runners. A module may set ``CLOSED = True`` to ask callers for keys."""
+    """Two gateways, two runners. A module with ``NEEDS_KEYS = True`` gets one that asks for keys."""
     room: Path = tmp_path_factory.mktemp("pair") / "room"
     config = CONFIG.format(count=room / "counted")
     if getattr(request.module, "NEEDS_KEYS", False):

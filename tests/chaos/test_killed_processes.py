@@ -3,11 +3,13 @@
 import asyncio
 import os
 import signal
+import sys
 import time
 
 import pytest
 from nats.aio.client import Client
 from tests.chaos.acting import Counted, answered_within, call, holder, lab_child, serving
+from tests.conftest import LAB
 from tests.e2e import processes
 from tests.e2e.processes import of_pid
 from tests.e2e.running_mesh import RunningMesh
@@ -132,3 +134,28 @@ async def test_platform_service_killed_costs_no_call_and_no_list(
         await asyncio.sleep(0.01)
     await back
     await serving(mesh_pair, operator, instance, 10)
+
+
+@pytest.mark.slow
+async def test_child_that_hangs_ends_calls_at_their_limit_and_is_replaced(
+    mesh_pair: RunningMesh,
+) -> None:
+    base = mesh_pair.http
+    add = ("server", "add", "patient", "--call-timeout", "2s", "--")
+    mesh_pair.mesh(*add, sys.executable, str(LAB), "unused")
+    try:
+        first = int(text(await call(base, "patient__pid")))
+        child = of_pid(first)
+        assert child is not None
+        os.kill(first, signal.SIGSTOP)
+        began = time.monotonic()
+        late = (await call(base, "patient__pid")).json["error"]
+        assert time.monotonic() - began < 3.0
+        assert (late["code"], late["data"]["outcome"]) == (-31014, "unknown")
+        for tool in ("echo", "lab__echo"):
+            assert (await call(base, tool)).json["result"]
+        _, answer = await answered_within(12.0, lambda: call(base, "patient__pid"))
+        assert int(text(answer)) != first
+        assert not await asyncio.to_thread(processes.gone, [child], 5.0)
+    finally:
+        mesh_pair.mesh("server", "remove", "patient")

@@ -103,14 +103,18 @@ async def test_program_that_is_no_mcp_server_fails_clearly_and_harms_nobody(
 ) -> None:
     pids = mesh.pids
     try:
-        done = await asyncio.to_thread(
-            mesh.mesh,
-            *("server", "add", "bogus", "--wait", "4s", "--", "echo", "hello"),
-            check=False,
-        )
-        assert done.returncode != 0
-        assert "is it an MCP server?" in done.stderr
-        assert "Traceback" not in done.stderr
+        added = [
+            asyncio.to_thread(
+                mesh.mesh, "server", "add", name, "--wait", "6s", "--", *words, check=False
+            )
+            for name, *words in (("bogus", "echo", "hello"), ("missing", "no-such-program"))
+        ]
+        for done, reason in zip(
+            await asyncio.gather(*added), ("is it an MCP server?", "No such file"), strict=True
+        ):
+            assert done.returncode != 0
+            assert reason in done.stderr
+            assert "Traceback" not in done.stderr
         async with lines(mesh.tcp) as peer:
             assert not (await peer.call("time:get_current_time", timezone="UTC")).get("isError")
             assert "result" in await peer.request("tools/list")
@@ -123,21 +127,15 @@ async def test_program_that_is_no_mcp_server_fails_clearly_and_harms_nobody(
         assert mesh.pids == pids
     finally:
         mesh.mesh("server", "remove", "bogus")
+        mesh.mesh("server", "remove", "missing")
     assert row(mesh, "bogus") == []
 
 
-def test_names_that_cannot_be_and_commands_that_are_missing_are_refused(mesh: RunningMesh) -> None:
+def test_names_that_cannot_be_and_servers_that_are_not_there_are_refused(mesh: RunningMesh) -> None:
     for name in ("a__b", "a b", "kv", "x" * 100, ""):
         done = mesh.mesh("server", "add", name, "--", "true", check=False)
         assert done.returncode != 0, name
         assert "Traceback" not in done.stderr
-    missing = mesh.mesh(
-        *("server", "add", "missing", "--wait", "6s", "--", "no-such-program-anywhere"),
-        check=False,
-    )
-    assert missing.returncode != 0
-    assert "No such file" in missing.stderr
-    mesh.mesh("server", "remove", "missing")
     again = mesh.mesh("server", "remove", "missing", check=False)
     assert again.returncode != 0
     assert "missing" in again.stderr
@@ -149,3 +147,36 @@ def test_server_gets_only_the_environment_it_was_given(lab: RunningMesh) -> None
     assert "MESH_TEST_RUN" not in told  # of mesh up itself
     assert "NATS" not in told
     assert "TOKEN" not in told
+
+
+async def test_server_that_writes_noise_is_served_on_and_its_noise_goes_to_the_log(
+    lab: RunningMesh,
+) -> None:
+    pids = lab.pids
+    async with lines(lab.tcp) as peer:
+        noisy = await peer.post(
+            "tools/call", {"name": "lab__noise", "arguments": {"bytes": 20_000_000}}
+        )
+        for number in range(20):
+            assert (await peer.call("echo", message=number))["structuredContent"]
+        assert (await peer.answer(noisy, 20))["result"]["content"][0]["text"] == "made some noise"
+        assert (await peer.call("lab__echo", text="x"))["content"][0]["text"] == "x"
+    log = lab.state / "logs" / "runner-1.log"
+    assert "this is not JSON" in log.read_text()
+    assert log.stat().st_size < 5_000_000
+    assert lab.pids == pids
+
+
+async def test_server_that_crashes_again_and_again_harms_nobody(mesh: RunningMesh) -> None:
+    program = "import sys, json; sys.stdin.readline(); sys.exit(3)"
+    mesh.mesh("server", "add", "loop", "--wait", "0s", "--", sys.executable, "-c", program)
+    try:
+        log = mesh.state / "logs" / "runner-1.log"
+        await eventually(lambda: '"server":"loop"' in log.read_text(), what="its first end")
+        async with lines(mesh.tcp) as peer:
+            for _ in range(20):
+                assert not (await peer.call("time:get_current_time", timezone="UTC")).get("isError")
+        starts = log.read_text().count('"server":"loop"')
+        assert starts < 20
+    finally:
+        mesh.mesh("server", "remove", "loop")

@@ -12,7 +12,6 @@ import nats
 import pytest
 import pytest_asyncio
 
-from gateway.bus import CREDENTIAL_HEADER
 from gateway.config import ListsConfig, SecurityConfig
 from gateway.testing import (
     DEMO_TENANT,
@@ -29,7 +28,7 @@ from gateway.testing import (
 )
 from mcp_proto.codec import encode_notification, encode_request
 from mcp_proto.contracts.tenant_auth import Grant
-from mcp_proto.envelope import RequestEnvelope
+from mcp_proto.envelope import Header, RequestEnvelope
 from mesh_chassis.testing.conditions import eventually
 
 INITIALIZE = {"protocolVersion": "2025-06-18", "capabilities": {}, "clientInfo": {}}
@@ -416,7 +415,7 @@ async def test_a_bare_nats_client_uses_the_gateway_by_subject(
     refused = await client.request(
         subject,
         encode_request("tools/call", 6, params),
-        headers={CREDENTIAL_HEADER: "wrong"},
+        headers={Header.CREDENTIAL: "wrong"},
         timeout=5,
     )
     assert msgspec.json.decode(refused.data)["error"]["code"] == -31001
@@ -482,3 +481,35 @@ async def test_a_catalogue_of_many_parts_is_listed_whole(
         return len((await ask(client, "tools/list"))["result"]["tools"]) < 10
 
     await eventually(gone)
+
+
+async def test_a_listen_over_the_bus_ends_when_its_credential_is_revoked(
+    around: Surroundings, gateway: Running, connect_bus
+) -> None:
+    around.allow("short")
+    bus = await connect_bus("stdio", "stdio-1")
+    heard = asyncio.Event()
+    headers = {Header.CREDENTIAL.value: "short", **RequestEnvelope(stream="1").to_headers()}
+    params = msgspec.json.encode({"notifications": {"toolsListChanged": True}, "_meta": ENVELOPE})
+    method = "subscriptions/listen"
+
+    class Envelope(RequestEnvelope, frozen=True, kw_only=True):
+        def to_headers(self) -> dict[str, str]:
+            return {**RequestEnvelope.to_headers(self), **headers}
+
+    listen = asyncio.create_task(
+        bus.call(
+            f"mesh.v1.{DEMO_TENANT}.gw.subscriptions.listen",
+            encode_request(method, "L", params),
+            envelope=Envelope(method=method),
+            timeout_s=30,
+            tenant=DEMO_TENANT,
+            on_frame=lambda _: heard.set(),
+        )
+    )
+    async with asyncio.timeout(5):
+        await heard.wait()
+        await around.revoke("short")
+        answer = msgspec.json.decode(await listen)
+    assert answer["id"] == "L"
+    assert answer["result"]["resultType"] == "complete"

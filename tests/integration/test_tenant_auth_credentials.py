@@ -121,6 +121,13 @@ class Auth:
             contract.authenticate, Authenticate(credential=credential, tenant=tenant)
         )
 
+    async def is_refused(self, credential: str) -> bool:
+        try:
+            await self.check(credential)
+        except MeshError as error:
+            return error.kind is ErrorKind.UNAUTHENTICATED
+        return False
+
     async def refusal(self, credential: str, tenant: str = "") -> MeshError:
         with pytest.raises(MeshError) as caught:
             await self.check(credential, tenant)
@@ -259,6 +266,20 @@ async def _quiet(ask: Callable[[], object]) -> bool:
         return bool(await ask())
     except MeshError:
         return False
+
+
+async def test_principal_can_be_disabled_when_there_is_room_for_no_more(
+    auth: Auth, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await auth.tenant()
+    await auth.principal()
+    key = await auth.key()
+    monkeypatch.setattr("tenant_auth.handlers.administration.PRINCIPALS_MAX", 1)
+    with pytest.raises(MeshError) as caught:
+        await auth.principal(name="bob")
+    assert caught.value.kind is ErrorKind.OVERLOADED
+    await auth.principal(enabled=False)
+    await eventually(lambda: auth.is_refused(key.key))
 
 
 async def test_session_ends_by_logout_everywhere_and_never_comes_back(auth: Auth) -> None:

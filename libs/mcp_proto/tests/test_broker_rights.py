@@ -72,6 +72,12 @@ def test_a_client_stays_in_its_tenant() -> None:
     assert not may_subscribe(client, "mesh.v1.other.evt.updated.a")
 
 
+def test_a_stdio_edge_hears_nobodys_events() -> None:
+    edge = rights_of("stdio", "stdio-1")
+    assert may_publish(edge, subjects.gateway("acme", "tools/list"))
+    assert not may_subscribe(edge, subjects.event("acme", "list_changed", "notes"))
+
+
 def test_an_unknown_service_has_no_rights() -> None:
     with pytest.raises(KeyError):
         rights_of("nobody", "n-1")

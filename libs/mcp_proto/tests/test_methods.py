@@ -3,7 +3,6 @@ from mcp_types import methods as sdk
 from mcp_proto.methods import (
     BEFORE_INITIALIZE_TCP,
     CACHEABLE,
-    INPUT_METHODS,
     METHODS,
     TCP_METHODS,
     Direction,
@@ -38,7 +37,6 @@ def test_the_table_is_that_of_the_sdk() -> None:
     # The modern cancel of a server ends a listen stream; the SDK types it so too.
     assert rows(server, MethodKind.NOTIFICATION) == set(sdk.SERVER_NOTIFICATIONS)
     assert set(sdk.CACHEABLE_METHODS) == CACHEABLE
-    assert set(sdk.INPUT_REQUIRED_METHODS) == INPUT_METHODS
 
 
 def test_input_requests_are_no_messages_of_the_modern_era() -> None:

@@ -1,11 +1,10 @@
 import re
 
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mcp_proto.ids import is_server_name
-from mcp_proto.names import is_listed_name, listed_name, parse_alias
+from mcp_proto.names import is_listed_name, listed_name
 
 servers = st.from_regex(r"[a-zA-Z0-9][a-zA-Z0-9_.-]{0,39}", fullmatch=True).filter(is_server_name)
 tools = (
@@ -41,21 +40,3 @@ def test_a_tool_cannot_take_the_name_of_another_tools_short_form() -> None:
     short = listed_name("fs", "read file")
     imposter = short.removeprefix("fs__")
     assert listed_name("fs", imposter) != short
-
-
-@pytest.mark.parametrize(
-    ("name", "parts"),
-    [
-        ("filesystem:fs_read", ("filesystem", "fs_read")),
-        ("a:b:c", ("a", "b:c")),
-        ("kv:kv_get", ("kv", "kv_get")),
-        ("plain", None),
-        (":x", None),
-        ("x:", None),
-        ("a b:x", None),
-        ("a__b:x", None),
-        ("", None),
-    ],
-)
-def test_an_alias_is_taken_apart(name: str, parts: tuple[str, str] | None) -> None:
-    assert parse_alias(name) == parts

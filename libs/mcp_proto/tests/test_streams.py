@@ -3,10 +3,10 @@ import json
 import msgspec
 import pytest
 
-from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.errors import MeshError
 from mcp_proto.jsonrpc import Request
 from mcp_proto.session import LegacySession, SessionOwner
-from mcp_proto.streams import InFlight, StreamEra, StreamKind
+from mcp_proto.streams import StreamEra, StreamKind
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION
 from mcp_proto.versions import MODERN, Revision
 
@@ -109,34 +109,3 @@ def test_a_modern_request_carries_its_envelope() -> None:
     assert admitted.meta is not None
     assert bytes(admitted.meta.client_capabilities) == b'{"roots": {}}'
     assert Revision.R2026_07_28 is MODERN
-
-
-def test_ids_in_flight_keep_their_json_type() -> None:
-    table = InFlight()
-    table.open(1, "A")
-    table.open("1", "B")
-    assert (table.own_id(1), table.own_id("1")) == ("A", "B")
-    assert table.client_id("A") == 1
-    assert table.client_id("B") == "1"
-    assert table.own_ids() == ("A", "B")
-    table.close(1)
-    table.close(1)
-    assert table.own_id(1) is None
-    assert table.client_id("A") is None
-    assert len(table) == 1
-    table.open(1, "C")
-    assert table.own_id(1) == "C"
-
-
-def test_an_id_in_flight_cannot_be_used_again() -> None:
-    table = InFlight(limit=2)
-    table.open("x", "A")
-    with pytest.raises(MeshError) as caught:
-        table.open("x", "B")
-    assert (caught.value.kind, caught.value.request_id) == (ErrorKind.REQUEST, "x")
-    table.open("y", "B")
-    with pytest.raises(MeshError) as caught:
-        table.open("z", "C")
-    assert (caught.value.kind, caught.value.request_id) == (ErrorKind.OVERLOADED, "z")
-    assert caught.value.retry_after_s is not None
-    assert table.own_id("x") == "A"

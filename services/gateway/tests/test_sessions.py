@@ -168,3 +168,13 @@ async def test_the_watch_brings_changes_of_others_and_nothing_older(world: World
     assert found is not None
     assert found.log_level == "info"
     assert len(world.two) == 1
+
+
+async def test_least_recently_used_copy_goes_first(monkeypatch) -> None:
+    monkeypatch.setattr("gateway.sessions.HELD_MAX", 2)
+    world = World()
+    first, second = await world.one.open(world.record()), await world.one.open(world.record())
+    assert world.one.held(first, ANN) is not None
+    await world.one.open(world.record())
+    assert world.one.held(first, ANN) is not None
+    assert world.one.held(second, ANN) is None

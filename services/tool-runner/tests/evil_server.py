@@ -16,7 +16,8 @@ import time
 
 LOCK = threading.Lock()
 TOOLS = [
-    "echo", "slow", "hang", "die", "exit", "noise", "stderr", "wrong_id", "twice", "huge", "wide", "fork",
+    "echo", "slow", "hang", "die", "exit", "noise", "stderr", "wrong_id", "twice", "huge", "wide",
+    "fork",
     "grow", "progress", "log", "ask", "cancelled", "fail", "plain", "deaf", "pid", "asked",
     "freeze",
 ]  # fmt: skip
@@ -101,10 +102,9 @@ def call(request_id: object, params: dict[str, object]) -> None:
             reply(request_id, text("first"))
             reply(request_id, text("second"))
         case "wide":
-            sys.stdout.write(
-                '{"jsonrpc":"2.0","id":%d,"result":{"content":[%s[]]}}\n'
-                % (request_id, "[]," * 250_000)
-            )
+            many = "[]," * 250_000
+            answer = f'{{"jsonrpc":"2.0","id":{request_id},"result":{{"content":[{many}[]]}}}}'
+            sys.stdout.write(f"{answer}\n")
             sys.stdout.flush()
         case "huge":
             reply(request_id, text("x" * (n * 1024 * 1024)))

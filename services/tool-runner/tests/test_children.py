@@ -151,3 +151,33 @@ def test_frames_survive_any_cut():
             frame for at in range(0, len(data), size) for frame in frames.feed(data[at : at + size])
         ]
         assert got == [[b"spawn", b"1", b""], [b"kill"]]
+
+
+async def test_start_without_free_descriptors_fails_like_any_other_start(children, monkeypatch):
+    made: list[tuple[int, int]] = []
+
+    def pipe() -> tuple[int, int]:
+        if made:
+            raise OSError(24, "Too many open files")
+        made.append(os_pipe())
+        return made[0]
+
+    os_pipe = os.pipe
+    child = await children.spawn(["true"], env=environment())  # the reaper runs from here on
+    await child.exited
+    close(child)
+    with monkeypatch.context() as patch:
+        patch.setattr(os, "pipe", pipe)
+        with pytest.raises(MeshError) as caught:
+            await children.spawn(["true"], env=environment())
+    assert (caught.value.kind, caught.value.outcome) == (
+        ErrorKind.UPSTREAM,
+        Outcome.NOT_EXECUTED,
+    )
+    for fd in made[0]:
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(fd)
+    child = await children.spawn(["sh", "-c", "exit 4"], env=environment())
+    assert await child.exited == 4
+    close(child)
+    assert len(children) == 0

@@ -254,6 +254,20 @@ async def test_progress_comes_back_under_the_callers_token_in_order(rig):
     assert {one["progressToken"] for one in heard} == {7}
 
 
+async def test_call_goes_on_when_a_notification_cannot_be_delivered(rig):
+    upstream = rig.make(rig.evil())
+    await upstream.start()
+    tried: list[bytes] = []
+
+    async def notify(notification: bytes) -> None:
+        tried.append(notification)
+        raise MeshError(ErrorKind.TOO_LARGE, "a notification exceeds the inline limit")
+
+    answer = await upstream.call(rig.request("progress", meta={"progressToken": 1}, notify=notify))
+    assert tried
+    assert answer.startswith(b'{"resultType":"complete",')
+
+
 async def test_progress_goes_nowhere_when_nobody_asked(rig):
     upstream = await rig.started()
     assert json.loads(await rig.call(upstream, "progress", n=5)) == {}

@@ -206,7 +206,7 @@ def _tool_runner(instance: str) -> Rights:
 
 
 def _stdio(instance: str) -> Rights:
-    """The stdio edge: it calls the gateway and hears the events of its tenant."""
+    """The stdio edge: it asks a gateway for everything, so it hears nobody's events."""
     return Rights(
         publish=(
             "$SYS.REQ.USER.INFO",
@@ -218,7 +218,6 @@ def _stdio(instance: str) -> Rights:
         subscribe=(
             f"{inbox_prefix('stdio', instance)}.>",
             f"{ROOT}.*.blob.{instance}.>",
-            f"{ROOT}.*.evt.>",
         ),
     )
 

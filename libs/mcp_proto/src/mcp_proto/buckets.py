@@ -61,6 +61,7 @@ INSTANCES = Bucket(
     # 90 bytes per server: a runner of 500 servers still says which it serves.
     value_max_bytes=64 * 1024,
 )
+"""Heartbeats, ``{service}.{instance}``; each process writes its own key."""
 CATALOG = Bucket(
     name="mesh_catalog",
     writer="registry",
@@ -69,13 +70,21 @@ CATALOG = Bucket(
     per_key_ttl=True,
     value_max_bytes=512 * 1024,
 )
+"""What servers offer, ``{tenant}.{server}``."""
 SERVERS = Bucket(name="mesh_servers", writer="registry", history=10)
+"""Servers added at run time, and restarts that were asked for."""
 CONFIG = Bucket(name="mesh_config", writer="tenant-auth", history=10, per_key_ttl=True)
-"""Only ``cut.*`` records expire, and those are written once (history and expiry do not mix)."""
+"""Tenants, principals, rules and API keys (as HMAC).
+
+Only ``cut.*`` records expire, and those are written once (history and expiry do not mix)."""
 KEYS = Bucket(name="mesh_keys", writer="tenant-auth", history=10)
+"""Signing keys, ``sign.{kid}``; private halves are sealed."""
 LOGINS = Bucket(name="mesh_logins", writer="tenant-auth", per_key_ttl=True)
+"""Login sessions."""
 SESSIONS = Bucket(name="mesh_sessions", writer="gateway", per_key_ttl=True)
+"""MCP sessions of the old eras; any gateway continues them."""
 LEASE = Bucket(name="mesh_lease", writer="registry", per_key_ttl=True)
+"""Placement of single-instance servers; each holder writes its own key."""
 
 
 def tenant_kv(tenant: str, bytes_max: int = -1) -> Bucket:

@@ -34,6 +34,8 @@ class Header(StrEnum):
     DEADLINE = "Mesh-Deadline"
     START_BY = "Mesh-Start-By"
     CONTEXT = "Mesh-Ctx"
+    CREDENTIAL = "Mesh-Credential"
+    """Key or token of a client, on ``gw`` subjects only; never forwarded to a server."""
     TRACEPARENT = "traceparent"
     TRACESTATE = "tracestate"
     FRAME = "Mesh-Frame"

@@ -13,7 +13,6 @@ from mcp_proto.versions import MODERN, Revision
 __all__ = [
     "BEFORE_INITIALIZE_TCP",
     "CACHEABLE",
-    "INPUT_METHODS",
     "METHODS",
     "TCP_METHODS",
     "Direction",
@@ -128,9 +127,6 @@ CACHEABLE = frozenset(
     )
 )
 """Modern results of these must carry ``ttlMs`` and ``cacheScope``."""
-
-INPUT_METHODS = frozenset(("tools/call", "prompts/get", "resources/read"))
-"""Modern requests that may be answered with ``input_required``."""
 
 _ROUTING_MEMBER: dict[str, str] = {
     "tools/call": "name",

@@ -10,10 +10,9 @@ import base64
 import hashlib
 import re
 
-from mcp_proto.ids import is_server_name
 from mcp_proto.limits import LISTED_NAME_CHARS_MAX
 
-__all__ = ["is_listed_name", "listed_name", "parse_alias"]
+__all__ = ["is_listed_name", "listed_name"]
 
 _JOIN = "__"
 _DIGEST_CHARS = 16  # 80 bits: an upstream that picks its names cannot aim at another's
@@ -44,13 +43,3 @@ def listed_name(server: str, tool: str, *, prefixed: bool = True) -> str:
     digest = base64.b32encode(hashlib.sha256(pair).digest()).decode().lower()[:_DIGEST_CHARS]
     head = _FOREIGN.sub("_", plain)[:_HEAD_CHARS].rstrip("_")
     return f"{head}{_JOIN}{digest}"
-
-
-def parse_alias(name: str) -> tuple[str, str] | None:
-    """Take the alias ``server:tool`` apart, as earlier clients write it.
-
-    Returns:
-        Server and tool, or None when the name is no such alias. The tool may hold colons.
-    """
-    server, colon, tool = name.partition(":")
-    return (server, tool) if colon and tool and is_server_name(server) else None

@@ -1,4 +1,4 @@
-"""Byte-stream connections (stdio, TCP) without I/O: era of each request, ids in flight.
+"""Byte-stream connections (stdio, TCP) without I/O: the era of each request.
 
 The first request that says so decides the era of a connection; an enveloped request is served
 as modern at any time, because the modern era forbids inferring anything from a connection.
@@ -10,17 +10,14 @@ import msgspec
 
 from mcp_proto.codec import decode_as
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.jsonrpc import Request, RequestId
+from mcp_proto.jsonrpc import Request
 from mcp_proto.methods import BEFORE_INITIALIZE_TCP, TCP_METHODS, is_known
 from mcp_proto.request_meta import check_envelope, is_enveloped
 from mcp_proto.session import LegacySession, SessionState
 from mcp_proto.types.meta import Meta
 from mcp_proto.versions import MODERN, Revision
 
-__all__ = ["IN_FLIGHT_MAX", "Admitted", "InFlight", "StreamEra", "StreamKind"]
-
-IN_FLIGHT_MAX = 64
-"""Requests of one connection that may run at once."""
+__all__ = ["Admitted", "StreamEra", "StreamKind"]
 
 
 class _Initialize(msgspec.Struct, frozen=True, rename="camel"):
@@ -127,66 +124,3 @@ class StreamEra:
 
 def _unknown(method: str) -> MeshError:
     return MeshError(ErrorKind.METHOD, f"unknown method {method[:64]!r}")
-
-
-class InFlight:
-    """Requests of one connection that wait for an answer, and what they are called on the bus.
-
-    The two id spaces never mix: the client's id comes back with its JSON type (1 and "1" are
-    two requests), and no client's id is ever used towards anybody else.
-
-    Args:
-        limit: requests in flight at once.
-    """
-
-    def __init__(self, limit: int = IN_FLIGHT_MAX) -> None:
-        self._limit = limit
-        self._own: dict[RequestId, str] = {}
-        self._client: dict[str, RequestId] = {}
-
-    def __len__(self) -> int:
-        return len(self._own)
-
-    def open(self, client_id: RequestId, own_id: str) -> None:
-        """Register a request.
-
-        Args:
-            client_id: the client's id.
-            own_id: the unique id it has on the bus.
-
-        Raises:
-            MeshError: ``request`` when the id is in flight already, ``overloaded`` above the
-                limit.
-        """
-        problem = None
-        if client_id in self._own:
-            problem = MeshError(ErrorKind.REQUEST, "a request with this id is in flight")
-        elif len(self._own) >= self._limit:
-            problem = MeshError(
-                ErrorKind.OVERLOADED,
-                f"more than {self._limit} requests in flight on one connection",
-                retry_after_s=0.1,
-            )
-        if problem is not None:
-            problem.request_id = client_id
-            raise problem
-        self._own[client_id] = own_id
-        self._client[own_id] = client_id
-
-    def close(self, client_id: RequestId) -> None:
-        """Forget a request that was answered or cancelled; an unknown id is no error."""
-        own_id = self._own.pop(client_id, None)
-        if own_id is not None:
-            del self._client[own_id]
-
-    def own_id(self, client_id: RequestId) -> str | None:
-        """What the request is called on the bus, for a cancel; None when it is not in flight."""
-        return self._own.get(client_id)
-
-    def client_id(self, own_id: str) -> RequestId | None:
-        """The client's id of a request; None when it is not in flight any more."""
-        return self._client.get(own_id)
-
-    def own_ids(self) -> tuple[str, ...]:
-        """Everything in flight, oldest first: what to cancel when the connection is gone."""
-        return tuple(self._client)

@@ -7,11 +7,9 @@ with ``initialize``; they exist at the rim. Revisions are dates, so they compare
 from enum import StrEnum
 
 __all__ = [
-    "ASSUMED_HTTP",
     "LEGACY",
     "MODERN",
     "NEWEST_LEGACY",
-    "SUPPORTED",
     "Feature",
     "Revision",
     "has",
@@ -39,9 +37,6 @@ LEGACY = (
     Revision.R2025_11_25,
 )
 NEWEST_LEGACY = Revision.R2025_11_25
-ASSUMED_HTTP = Revision.R2025_03_26
-"""What a legacy HTTP request without version header and without session speaks."""
-SUPPORTED = (*LEGACY, MODERN)
 
 
 class Feature(StrEnum):

@@ -2,7 +2,7 @@ import json
 
 import pytest
 
-from mcp_proto.convert.requests import EnvelopeStamp, to_legacy_params
+from mcp_proto.convert.requests import EnvelopeStamp
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.request_meta import check_envelope
 from mcp_proto.types.meta import (
@@ -64,25 +64,3 @@ def test_params_that_are_no_objects_are_refused(params: bytes) -> None:
     with pytest.raises(MeshError) as caught:
         STAMP.stamp(params)
     assert caught.value.kind is ErrorKind.PARAMS
-
-
-def test_an_old_upstream_never_sees_the_envelope() -> None:
-    own = {"progressToken": "theirs", "traceparent": "00-a", RELATED_TASK: {"taskId": "t"}}
-    params = {
-        "name": "t",
-        "arguments": {"requestState": 1},
-        "requestState": "s",
-        "inputResponses": {},
-        "_meta": {**ENVELOPE, **own},
-    }
-    data = json.dumps(params).encode()
-    rest = {"name": "t", "arguments": {"requestState": 1}}
-    kept = {"traceparent": "00-a", RELATED_TASK: {"taskId": "t"}}
-    assert json.loads(to_legacy_params(data)) == {**rest, "_meta": kept}
-    assert json.loads(to_legacy_params(data, progress_token=7)) == {
-        **rest,
-        "_meta": {**kept, "progressToken": 7},
-    }
-    only = json.dumps({"name": "t", "_meta": ENVELOPE}).encode()
-    assert json.loads(to_legacy_params(only)) == {"name": "t"}
-    assert to_legacy_params(b"") == b"{}"

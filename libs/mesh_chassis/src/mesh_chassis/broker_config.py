@@ -35,7 +35,6 @@ MAX_PAYLOAD_BYTES = 1024 * 1024
 
 _REPLY_WINDOW = "1h"
 """How long a service may answer one request; the broker's own default of 2 min cuts streams."""
-_RANDOM_PORT = -1
 _MIB = 1024 * 1024
 
 

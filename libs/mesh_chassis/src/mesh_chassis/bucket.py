@@ -305,7 +305,8 @@ class KV:
         if ttl_s:
             if not self.bucket.per_key_ttl or ttl_s < 1:
                 raise MeshError(ErrorKind.PARAMS, "expiry needs a bucket made for it, and 1 s")
-            headers["Nats-TTL"] = f"{int(ttl_s)}s" if ttl_s == int(ttl_s) else f"{ttl_s * 1000:.0f}ms"
+            whole = ttl_s == int(ttl_s)
+            headers["Nats-TTL"] = f"{int(ttl_s)}s" if whole else f"{ttl_s * 1000:.0f}ms"
         return headers
 
     def _purge_headers(self) -> dict[str, str]:

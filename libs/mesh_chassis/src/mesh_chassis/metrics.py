@@ -111,7 +111,7 @@ DECLARED: tuple[Declared, ...] = (
     Declared(
         name="mesh_sessions",
         shape=Shape.GAUGE,
-        text="Client sessions open, by edge.",
+        text="Sessions of old clients held here (http), connections open (tcp).",
         labels=("edge",),
     ),
 )

@@ -18,6 +18,7 @@ from mesh_chassis.bus import endpoint as endpoint_module
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint, serve_operation
 from mesh_chassis.testing.broker import Broker
+from mesh_chassis.tracing import current_traceparent
 
 Serve = Callable[..., Awaitable[Endpoint]]
 MakeCall = Callable[..., Awaitable[bytes]]
@@ -175,6 +176,58 @@ async def test_duplicate_of_a_running_request_gets_the_same_answer(
             await asyncio.sleep(0.001)
         release.set()
         assert [await first, await second] == [b"run 1", b"run 1"]
+
+
+@pytest.mark.parametrize("header", ["Mesh-Credential", "Mesh-Ctx"])
+async def test_answer_from_memory_is_not_given_to_another_caller(
+    serve: Serve, plain: Client, server: str, header: str
+) -> None:
+    async def handler(call: Call) -> bytes:
+        return b"for " + call.headers[header].encode()
+
+    await serve(handler)
+    subject = subjects.call(TENANT, server, "tool")
+    for who, gets in (("ann", b"for ann"), ("bob", None), ("ann", b"for ann")):
+        [message] = await replies(plain, subject, b"{}", {"Mesh-Req": "1", header: who})
+        if gets is None:
+            assert json.loads(message.data)["error"]["code"] == -32600
+        else:
+            assert message.data == gets
+
+
+async def test_repeats_of_a_running_request_are_bounded(
+    serve: Serve, call: MakeCall, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(endpoint_module, "FOLLOWERS_MAX", 0)
+    started, release = asyncio.Event(), asyncio.Event()
+
+    async def handler(request: Call) -> bytes:
+        started.set()
+        await release.wait()
+        return b"done"
+
+    await serve(handler)
+    first = asyncio.create_task(call(request_id="01MANY"))
+    async with asyncio.timeout(2):
+        await started.wait()
+        with pytest.raises(MeshError) as raised:
+            await call(request_id="01MANY")
+        release.set()
+        assert await first == b"done"
+    assert raised.value.kind is ErrorKind.OVERLOADED
+
+
+async def test_handler_runs_inside_the_trace_of_its_caller(
+    serve: Serve, plain: Client, server: str
+) -> None:
+    async def handler(call: Call) -> bytes:
+        return current_traceparent().encode()
+
+    await serve(handler)
+    subject = subjects.call(TENANT, server, "tool")
+    trace = f"00-{'a' * 32}-{'b' * 16}-01"
+    [message] = await replies(plain, subject, b"{}", {"traceparent": trace})
+    assert message.data[:35] == trace[:35].encode()
 
 
 async def test_request_id_reused_for_another_body_is_refused(serve: Serve, call: MakeCall) -> None:

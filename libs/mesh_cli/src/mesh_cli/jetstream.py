@@ -31,7 +31,6 @@ __all__ = [
 
 T = TypeVar("T")
 _PAGES_MAX = 100
-_NANOS = 1e9
 
 
 class _ApiError(msgspec.Struct, frozen=True):

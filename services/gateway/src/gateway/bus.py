@@ -14,6 +14,7 @@ from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
 from gateway.identity import Caller
 from mcp_proto import codec, subjects
+from mcp_proto.envelope import Header
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.jsonrpc import Request
 from mcp_proto.methods import is_known
@@ -23,10 +24,8 @@ from mcp_proto.versions import MODERN
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint
 
-__all__ = ["CREDENTIAL_HEADER", "BusEdge"]
+__all__ = ["BusEdge"]
 
-CREDENTIAL_HEADER = "Mesh-Credential"
-"""A key or token; never forwarded to a server."""
 LISTEN_QUEUE_MAX = 64
 
 
@@ -55,7 +54,7 @@ class BusEdge:
             raise MeshError(ErrorKind.HEADER_MISMATCH, "header Mcp-Method does not match")
         meta = check_envelope(message.params)
         tenant = call.subject.tenant
-        credential = call.headers.get(CREDENTIAL_HEADER, "")
+        credential = call.headers.get(Header.CREDENTIAL, "")
         caller = self._backend.known(credential, tenant)
         if caller is None:
             caller = await self._backend.caller(credential, tenant)
@@ -71,11 +70,18 @@ class BusEdge:
         if message.method == "subscriptions/listen":
             return await self._listen(call, message, caller)
         request = ModernRequest(
-            message.method, message.params, meta, "bus", max(0.0, call.remaining_s)
+            # Never 0, which would stand for the default budget.
+            message.method,
+            message.params,
+            meta,
+            "bus",
+            max(0.001, call.remaining_s),
         )
         notices = _Notices(call)
-        result = await self._backend.dispatch(request, caller, notices.put)
-        await notices.done()
+        try:
+            result = await self._backend.dispatch(request, caller, notices.put)
+        finally:
+            await notices.done()
         return codec.encode_response(message.id, result)
 
     async def _listen(self, call: Call, request: Request, caller: Caller) -> bytes:
@@ -88,7 +94,12 @@ class BusEdge:
                 if not queue.full():
                     queue.put_nowait(notice)
 
+        def cut() -> None:
+            # The client asks again, and the credential is checked again.
+            _end(queue)
+
         stop = self._backend.listen(caller, changed)
+        caller.ended[cut] = None
         self._listening.add(queue)
         try:
             await call.emit(eras.acknowledged(wanted, request.id))
@@ -99,13 +110,20 @@ class BusEdge:
             return codec.encode_response(request.id, eras.listen_result(request.id))
         finally:
             self._listening.discard(queue)
+            caller.ended.pop(cut, None)
             stop()
 
     async def end_streams(self) -> None:
         """The gateway stops: end every listen with its result."""
         for queue in self._listening:
-            if not queue.full():
-                queue.put_nowait(None)
+            _end(queue)
+
+
+def _end(queue: asyncio.Queue[bytes | None]) -> None:
+    """The end must be heard: where there is no room, the oldest notice goes."""
+    if queue.full():
+        queue.get_nowait()
+    queue.put_nowait(None)
 
 
 class _Notices:
@@ -126,7 +144,9 @@ class _Notices:
 
     async def _emit(self) -> None:
         while self._queue:
-            await self._call.emit(self._queue.pop(0))
+            # One that is too large for a frame is dropped; the call goes on.
+            with contextlib.suppress(MeshError):
+                await self._call.emit(self._queue.pop(0))
         self._task = None
 
     async def done(self) -> None:

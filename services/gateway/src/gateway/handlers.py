@@ -33,6 +33,10 @@ __all__ = ["CallBus", "Dispatcher", "Notices"]
 Notices = Callable[[bytes], None]
 """Takes one notification (JSON-RPC bytes); must not block."""
 
+NAME_HEADER_CHARS_MAX = 256
+"""Longest URI repeated in ``Mcp-Name``: a longer one stands in the body alone, because all headers
+of a message on the bus have 2 KiB together."""
+
 _LISTS = {
     "tools/list": ListKind.TOOLS,
     "prompts/list": ListKind.PROMPTS,
@@ -273,7 +277,8 @@ _Method = Callable[[ModernRequest, Caller, Notices | None], Awaitable[bytes]]
 
 
 def _rpc(caller: Caller, server: str, method: str, name: str) -> _Route:
-    return _Route(subjects.rpc(caller.tenant, server, method), server, name)
+    shown = name if len(name) <= NAME_HEADER_CHARS_MAX else ""
+    return _Route(subjects.rpc(caller.tenant, server, method), server, shown)
 
 
 def _filtered(on_notice: Notices | None, *, wants_log: bool) -> Notices | None:

@@ -12,7 +12,6 @@ import random
 import msgspec
 
 from gateway.backend import Changed, Stop
-from gateway.bus import CREDENTIAL_HEADER
 from gateway.core.answers import result_of
 from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
@@ -22,16 +21,19 @@ from mcp_proto import subjects
 from mcp_proto.codec import encode_request
 from mcp_proto.contracts.tenant_auth import Grant, Identity
 from mcp_proto.convert.requests import EnvelopeStamp
-from mcp_proto.envelope import RequestEnvelope
-from mcp_proto.errors import MeshError
+from mcp_proto.envelope import Header, RequestEnvelope
+from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import CALL_TIMEOUT_MAX_S, CALL_TIMEOUT_S
 from mesh_chassis.bus.connection import Bus
-from mesh_chassis.tasks import Tasks
+from mesh_chassis.tasks import Tasks, TasksFullError
 
 __all__ = ["RemoteBackend"]
 
 AGAIN_S = (0.2, 1.0)
 """Wait before a lost stream of changed lists is asked for again."""
+REFUSED_S = 10.0
+"""The same after a refusal of the credential."""
+_REFUSED = frozenset({ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
 _LISTEN = "subscriptions/listen"
 _KINDS = {
     "notifications/tools/list_changed": frozenset({ListKind.TOOLS}),
@@ -49,7 +51,7 @@ class _Envelope(RequestEnvelope, frozen=True, kw_only=True):
     def to_headers(self) -> dict[str, str]:
         headers = RequestEnvelope.to_headers(self)
         if self.credential:
-            headers[CREDENTIAL_HEADER] = self.credential
+            headers[Header.CREDENTIAL] = self.credential
         return headers
 
 
@@ -135,9 +137,16 @@ class RemoteBackend:
         return result_of(body, "gateway")
 
     def listen(self, caller: Caller, changed: Changed) -> Stop:
-        """Tell ``changed`` when lists change."""
+        """Tell ``changed`` when lists change.
+
+        Raises:
+            MeshError: ``overloaded``.
+        """
         del caller
-        task = self._tasks.spawn(self._follow(changed), name="listen")
+        try:
+            task = self._tasks.spawn(self._follow(changed), name="listen")
+        except TasksFullError:
+            raise MeshError(ErrorKind.OVERLOADED, "too many listeners", retry_after_s=5.0) from None
         return task.cancel
 
     async def _follow(self, changed: Changed) -> None:
@@ -158,6 +167,10 @@ class RemoteBackend:
                 await self._ask(_LISTEN, params, on_notice, CALL_TIMEOUT_MAX_S)
             except MeshError as error:
                 _log.info("the stream of changed lists was lost: %s", error.message)
+                if error.kind in _REFUSED:
+                    # Nothing was missed that this caller may see; its credential has to change.
+                    await asyncio.sleep(REFUSED_S)
+                    continue
             if loop.time() - began < CALL_TIMEOUT_MAX_S / 2:
                 # Not the usual end: a gateway stopped or died, and something may be missed.
                 await asyncio.sleep(random.uniform(*AGAIN_S))  # noqa: S311 - spreads load

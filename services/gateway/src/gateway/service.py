@@ -72,8 +72,12 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     )
     over_bus = BusEdge(bus, backend, slots=config.limits.bus_slots)
     service.add_endpoint(over_bus.endpoint)
+    tcp = TcpEdge(config.tcp, config.limits, backend) if config.tcp.port >= 0 else None
+    service.metrics.ask("mesh_sessions", lambda: float(len(known.sessions)), "http")
+    if tcp is not None:
+        service.metrics.ask("mesh_sessions", lambda: float(tcp.connections), "tcp")
     edges = Edges(
-        TcpEdge(config.tcp, config.limits, backend) if config.tcp.port >= 0 else None,
+        tcp,
         HttpEdge(
             config,
             backend=backend,

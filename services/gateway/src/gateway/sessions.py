@@ -99,6 +99,7 @@ class Sessions:
         now = self._clock.now_ms()
         if expiry(record, now) is not None:
             return None
+        self._held.move_to_end(key)
         renewed = touch(record, now)
         if renewed is not None:
             self._touch(key, renewed)

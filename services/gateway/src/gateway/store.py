@@ -150,15 +150,6 @@ class Catalogs:
             self._views.popitem(last=False)
         return lists
 
-    def knows(self, tenant: str, server: str) -> bool:
-        """Whether a server exists, alive or not."""
-        return server in self._offers.get(PLATFORM, {}) or server in self._offers.get(tenant, {})
-
-    @property
-    def servers(self) -> int:
-        """How many servers exist."""
-        return sum(len(servers) for servers in self._offers.values())
-
     # Who hears of changes -------------------------------------------------------------------
 
     def listen(self, viewer: Callable[[], Viewer], changed: Changed) -> Listener | None:

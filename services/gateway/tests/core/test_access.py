@@ -1,5 +1,7 @@
 """Tests of gateway.core.access and gateway.core.merge: one grant, one view, its lists."""
 
+import base64
+
 import msgspec
 import pytest
 
@@ -117,6 +119,24 @@ def test_a_page_is_made_once_and_private() -> None:
 def test_a_cursor_that_was_not_given_is_refused(cursor: str) -> None:
     with pytest.raises(MeshError, match="bad cursor"):
         Lists(view(USER, FS), FACTS).listing(ListKind.TOOLS).page(cursor)
+
+
+@pytest.mark.parametrize(
+    ("after", "names"), [(b"fs__read", ["fs__wipe", "fs__write"]), (b"\xff", [])]
+)
+def test_a_forged_cursor_moves_about_in_the_own_list_and_keeps_nothing(
+    after: bytes, names: list[str]
+) -> None:
+    grant = Grant(permissions=frozenset({"CallTools"}), allow=("*",))
+    listing = Lists(view(grant, FS), FACTS).listing(ListKind.TOOLS)
+    cursor = base64.urlsafe_b64encode(listing._seal(after) + after).decode()
+    if names:
+        page = listing.page(cursor)
+        assert [one["name"] for one in msgspec.json.decode(page)["tools"]] == names
+        assert listing.page(cursor) is not page
+    else:
+        with pytest.raises(MeshError, match="bad cursor"):
+            listing.page(cursor)
 
 
 def test_a_cursor_of_another_tenant_grant_or_list_is_refused() -> None:

@@ -54,7 +54,6 @@ def test_mass_loss_inside_one_ttl_freezes_for_one_ttl() -> None:
     live.lose("k2", 2.0)
     assert live.frozen(2.0)
     assert live.to_verify(2.0) == ()
-    assert live.thaw_in_s(2.0) == TTL_S
     assert live.to_verify(2.0 + TTL_S) == ("k0", "k1", "k2")
 
 

@@ -7,6 +7,7 @@ import msgspec
 
 from mcp_proto.codec import encode_error, encode_response
 from mcp_proto.contracts.tenant_auth import CallerContext
+from mcp_proto.envelope import Header
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.endpoint import Call
@@ -62,7 +63,7 @@ class Admission:
 
 
 def _read(call: Call) -> Asked:
-    protocol = call.headers.get("MCP-Protocol-Version")
+    protocol = call.headers.get(Header.PROTOCOL)
     return read_request(call.subject, call.envelope, protocol, call.payload)
 
 
@@ -106,8 +107,8 @@ _NO_ARGUMENTS = msgspec.Raw(b"{}")
 
 
 def _check_permission(caller: CallerContext | None, permission: str) -> None:
-    """The gateway has decided already; where the context repeats the permissions they hold."""
-    if caller is not None and caller.perms and permission and permission not in caller.perms:
+    """The gateway has decided already; its context repeats the permissions, and they hold."""
+    if caller is not None and permission and permission not in caller.perms:
         raise MeshError(
             ErrorKind.DENIED, f"missing permission {permission}", data={"missing": permission}
         )

@@ -142,12 +142,13 @@ def _supervisor(
         await served.start()
         return served
 
-    limits = config.children
+    limits, children = config.children, Children()
+    service.metrics.ask("mesh_child_processes", lambda: float(len(children)))
     return Supervisor(
         service.bus,
         configured=config.mcp_servers,
         reserved=reserved,
-        children=Children(),
+        children=children,
         settings=HostSettings(
             answer_s=limits.answer_s,
             stdio=StdioSettings(
@@ -162,6 +163,7 @@ def _supervisor(
         serve=serve,
         registration=registration,
         servers_max=config.limits.servers,
+        on_restart=lambda server: service.metrics.add("mesh_upstream_restarts", server),
     )
 
 

@@ -24,7 +24,6 @@ __all__ = [
     "Logout",
     "Principal",
     "PrincipalPut",
-    "PublicKey",
     "Role",
     "Rule",
     "SealedKey",
@@ -178,13 +177,6 @@ class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     iss: str
     sid: str = ""
     perms: tuple[str, ...] = ()
-
-
-class PublicKey(msgspec.Struct, frozen=True, kw_only=True):
-    """The public half of a signing key."""
-
-    kid: str
-    public: bytes
 
 
 class SealedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

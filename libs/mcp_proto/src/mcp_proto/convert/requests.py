@@ -1,4 +1,4 @@
-"""Params across eras: the envelope goes on at the rim of the client, and off at an old upstream.
+"""Params across eras: the envelope goes on at the rim of a legacy client.
 
 Everything else in ``params``, and every other member of ``_meta`` (progress token, trace
 context, the caller's own keys), keeps its bytes.
@@ -17,11 +17,10 @@ from mcp_proto.types.meta import (
     PREFIX,
     PROTOCOL_VERSION,
     RELATED_TASK,
-    ProgressToken,
 )
 from mcp_proto.versions import MODERN
 
-__all__ = ["EnvelopeStamp", "to_legacy_params"]
+__all__ = ["EnvelopeStamp"]
 
 _NULL = b"null"
 
@@ -73,24 +72,3 @@ class EnvelopeStamp:
 def _reserved(meta: bytes | msgspec.Raw) -> list[str]:
     """The envelope keys in ``_meta``; what core tasks put there belongs to both ends."""
     return [key for key in pick(meta) if key.startswith(PREFIX) and key != RELATED_TASK]
-
-
-def to_legacy_params(
-    params: bytes | msgspec.Raw, *, progress_token: ProgressToken | None = None
-) -> bytes:
-    """Params for a legacy upstream: without envelope, with the adapter's own progress token.
-
-    Args:
-        params: params as they came over the bus; empty = none.
-        progress_token: token of this upstream call; None = no progress is wanted.
-
-    Raises:
-        MeshError: ``params`` when ``params`` or ``_meta`` is no object.
-    """
-    data = remove(params, "inputResponses", "requestState")
-    own = pick(data, "_meta").get("_meta")
-    meta = b"{}" if own is None or bytes(own) == _NULL else bytes(own)
-    meta = remove(meta, *_reserved(meta), "progressToken")
-    if progress_token is not None:
-        meta = splice(meta, {"progressToken": encode(progress_token)})
-    return remove(data, "_meta") if meta == b"{}" else splice(data, {"_meta": meta})

@@ -41,6 +41,7 @@ class Call:
         "begun",
         "deadline",
         "envelope",
+        "fingerprint",
         "followers",
         "headers",
         "key",
@@ -80,6 +81,7 @@ class Call:
         self.begun = False
         self.stopped_by = ""
         self.key: tuple[str, str] | None = None
+        self.fingerprint = 0
         self.followers: list[Call] = []
         self.task: asyncio.Task[None] | None = None
 

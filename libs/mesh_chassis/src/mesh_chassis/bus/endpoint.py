@@ -29,6 +29,7 @@ from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.frames import BOOT, decode_headers, frame_headers, repliable
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.bus.wire import DirectRoute
+from mesh_chassis.tracing import SpanKind, start_span
 
 __all__ = ["Call", "Endpoint", "EndpointStats", "serve_operation"]
 
@@ -45,6 +46,8 @@ STOPPED_S = 2.0
 SWEEP_S = 0.05
 CONFIRM_S = 5.0
 PARSED_MAX = 4096
+FOLLOWERS_MAX = 16
+"""Duplicates that may wait for the answer of one run; a caller repeats a handful of times."""
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
 _log = logging.getLogger(__name__)
 
@@ -234,16 +237,21 @@ class Endpoint:
         """Answer a duplicate from memory, or attach it to the run under way."""
         key = (subject, call.envelope.request_id)
         call.key = key
+        call.fingerprint = _fingerprint(call)
         running = self._by_key.get(key)
         try:
             if running is not None:
-                if hash(running.payload) != hash(call.payload):
+                if running.fingerprint != call.fingerprint:
                     raise MeshError(ErrorKind.REQUEST, "Mesh-Req was used for another request")
+                if len(running.followers) >= FOLLOWERS_MAX:
+                    raise MeshError(
+                        ErrorKind.OVERLOADED, "too many repeats of one call", retry_after_s=1.0
+                    )
                 call.acknowledge(self._ack)
                 running.followers.append(call)
                 self.stats.duplicates += 1
                 return True
-            found = self._instance.finished.find(key, hash(call.payload), now)
+            found = self._instance.finished.find(key, call.fingerprint, now)
         except MeshError as error:
             self._refuse(call, error)
             return True
@@ -307,7 +315,7 @@ class Endpoint:
         try:
             if Header.BLOB in call.headers:
                 call.payload = await self._pull(call)
-            body = await self._handler(call)
+            body = await self._handled(call)
             if len(body) > self.bus.inline_max:
                 await self._answer_large(call, body)
         except MeshError as raised:
@@ -334,13 +342,23 @@ class Endpoint:
         else:
             call.answer(body)
         if call.key is not None:
-            self._instance.finished.keep(call.key, hash(call.payload), now, body, error)
+            self._instance.finished.keep(call.key, call.fingerprint, now, body, error)
 
     def _end(self, call: Call) -> None:
         self._running.discard(call)
         if call.key is not None:
             self._by_key.pop(call.key, None)
             self._instance.remove(call.subject.tenant, call.envelope.request_id, call)
+
+    async def _handled(self, call: Call) -> bytes:
+        """The handler, inside the caller's trace where the call brings one."""
+        envelope = call.envelope
+        if not envelope.traceparent:
+            return await self._handler(call)
+        with start_span(
+            self.name, SpanKind.SERVER, envelope.traceparent, tracestate=envelope.tracestate
+        ):
+            return await self._handler(call)
 
     async def _pull(self, call: Call) -> bytes:
         try:
@@ -385,6 +403,18 @@ class Endpoint:
 
 
 _NOWHERE = Subject(tenant=subjects.PLATFORM, kind=subjects.Kind.SVC, names=())
+
+
+def _fingerprint(call: Call) -> int:
+    """What a repeat must repeat: the body, and who asks.
+
+    An answer from memory is given before any handler has looked at the caller, so another caller
+    who names the same ``Mesh-Req`` must not get it.
+    """
+    get = call.headers.get
+    return hash(
+        (call.payload, get(Header.BLOB_SHA256), get(Header.CONTEXT), get(Header.CREDENTIAL))
+    )
 
 
 def _budget_s(envelope: RequestEnvelope) -> float:

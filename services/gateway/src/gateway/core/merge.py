@@ -97,7 +97,10 @@ class Listing:
         start = 0 if cursor is None else self._start(cursor)
         page = self._pages.get(start)
         if page is None:
-            page = self._pages[start] = self._make(start)
+            page = self._make(start)
+            if start % self._size == 0:
+                # The usual pages only: made-up cursors may begin anywhere, and each page is large.
+                self._pages[start] = page
         return page
 
     def _make(self, start: int) -> bytes:
@@ -128,7 +131,10 @@ class Listing:
         seal, name = raw[:_DIGEST_BYTES], raw[_DIGEST_BYTES:]
         if seal != self._seal(name):
             raise bad
-        return bisect_right(self._keys, name.decode())
+        try:
+            return bisect_right(self._keys, name.decode())
+        except UnicodeDecodeError:
+            raise bad from None
 
 
 class Lists:

@@ -466,6 +466,8 @@ class LineConnection:
             self._drop_listens()
         finally:
             del self._running[key]
+            if self._ending:
+                self._close_when_done()
 
     def _close_when_done(self) -> None:
         if not self._running and not self._writer.gone:

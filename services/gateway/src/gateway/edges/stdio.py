@@ -233,7 +233,10 @@ async def _read(pipe: _Pipe, connection: LineConnection) -> None:
     loop = asyncio.get_running_loop()
     while True:
         await pipe.readable()
-        data = await loop.run_in_executor(None, os.read, 0, READ_BYTES)
+        try:
+            data = await loop.run_in_executor(None, os.read, 0, READ_BYTES)
+        except OSError:
+            data = b""  # a terminal that went away: nothing more will come
         if not data:
             connection.eof()
             return

@@ -17,13 +17,13 @@ class LastServed:
     def __init__(self) -> None:
         self._last_s: dict[Pair, float] = {}
 
+    def __len__(self) -> int:
+        """Servers remembered."""
+        return len(self._last_s)
+
     def note(self, pair: Pair, now_s: float) -> None:
         """The server was registered or served just now."""
         self._last_s[pair] = now_s
-
-    def since_s(self, pair: Pair, now_s: float) -> float:
-        """Seconds since the server was last served; infinite when it never was."""
-        return now_s - self._last_s.get(pair, float("-inf"))
 
     def due(
         self,

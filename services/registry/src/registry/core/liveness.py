@@ -70,10 +70,6 @@ class Liveness:
         """Whether absence proves nothing at present."""
         return now_s < self._frozen_until_s
 
-    def thaw_in_s(self, now_s: float) -> float:
-        """Seconds until the freeze ends; 0 when there is none."""
-        return max(0.0, self._frozen_until_s - now_s)
-
     def to_verify(self, now_s: float) -> tuple[str, ...]:
         """Keys of lost instances to ping now; none during a freeze."""
         return () if self.frozen(now_s) else tuple(sorted(self._lost))

@@ -90,11 +90,6 @@ class CatalogStore:
         """Whether the copy is proven to be current (a few seconds at most)."""
         return self._watch is not None and self._watch.fresh
 
-    @property
-    def unreadable(self) -> int:
-        """Values met so far that are no catalogue."""
-        return self._assembler.unreadable
-
     def get(self, tenant: str, server: str) -> Known | None:
         """What the watch shows of one server."""
         return self._view.get((tenant, server))

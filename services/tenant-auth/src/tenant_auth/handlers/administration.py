@@ -142,7 +142,8 @@ class Administration:
         principal = params.principal
         check_principal(principal)
         self._tenant(principal.tenant)
-        if len(self._accounts.principals()) >= PRINCIPALS_MAX:
+        new = self._accounts.principal(principal.tenant, principal.id) is None
+        if new and len(self._accounts.principals()) >= PRINCIPALS_MAX:
             raise MeshError(ErrorKind.OVERLOADED, f"at most {PRINCIPALS_MAX} principals")
         await self._accounts.put_principal(principal)
         _log.info(

@@ -96,7 +96,11 @@ class Credentials:
         self._refuse_stale()
         identity = await self._identity(params.credential)
         if params.tenant not in {"", identity.tenant}:
-            raise MeshError(ErrorKind.DENIED, "the credential is not for this tenant")
+            raise MeshError(
+                ErrorKind.DENIED,
+                "the credential is not for this tenant",
+                data={"missing": "membership of the tenant"},
+            )
         return identity
 
     async def login(self, params: Login) -> LoginAnswer:

@@ -11,6 +11,14 @@ import msgspec
 from mcp_proto.codec import decode_as, encode, pick, remove, splice
 from mcp_proto.convert.upstream import from_legacy_error, from_legacy_result
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.types.meta import (
+    CLIENT_CAPABILITIES,
+    CLIENT_INFO,
+    PREFIX,
+    PROTOCOL_VERSION,
+    RELATED_TASK,
+    SERVER_INFO,
+)
 from mcp_proto.versions import MODERN, NEWEST_LEGACY, Revision, revision_of
 
 __all__ = [
@@ -25,12 +33,6 @@ __all__ = [
     "to_upstream_params",
 ]
 
-PREFIX = "io.modelcontextprotocol/"
-VERSION_KEY = PREFIX + "protocolVersion"
-CAPABILITIES_KEY = PREFIX + "clientCapabilities"
-CLIENT_KEY = PREFIX + "clientInfo"
-LOG_LEVEL_KEY = PREFIX + "logLevel"
-SERVER_KEY = PREFIX + "serverInfo"
 TOKEN_KEY = "progressToken"  # noqa: S105 - a member name
 
 _CLIENT = encode({"name": "mcp-mesh", "version": "0.1.0"})
@@ -58,7 +60,7 @@ _NONE = msgspec.Raw(b"{}")
 
 
 class _Meta(msgspec.Struct, frozen=True):
-    server_info: msgspec.Raw = msgspec.field(default=_NONE, name=SERVER_KEY)
+    server_info: msgspec.Raw = msgspec.field(default=_NONE, name=SERVER_INFO)
 
 
 class _Discovered(msgspec.Struct, frozen=True, rename="camel"):
@@ -76,7 +78,7 @@ class _Initialized(msgspec.Struct, frozen=True, rename="camel"):
 
 
 def _envelope() -> bytes:
-    members = {VERSION_KEY: _VERSION, CAPABILITIES_KEY: b"{}", CLIENT_KEY: _CLIENT}
+    members = {PROTOCOL_VERSION: _VERSION, CLIENT_CAPABILITIES: b"{}", CLIENT_INFO: _CLIENT}
     return splice(b"{}", {"_meta": splice(b"{}", members)})
 
 
@@ -171,11 +173,11 @@ def to_upstream_params(
         JSON bytes of an object.
     """
     if modern:
-        members = {VERSION_KEY: _VERSION}
-        if CAPABILITIES_KEY not in meta:
-            members[CAPABILITIES_KEY] = b"{}"
-        if CLIENT_KEY not in meta:
-            members[CLIENT_KEY] = _CLIENT
+        members = {PROTOCOL_VERSION: _VERSION}
+        if CLIENT_CAPABILITIES not in meta:
+            members[CLIENT_CAPABILITIES] = b"{}"
+        if CLIENT_INFO not in meta:
+            members[CLIENT_INFO] = _CLIENT
         kept: dict[str, bytes] = {
             name: bytes(value) for name, value in meta.items() if name != TOKEN_KEY
         }
@@ -184,7 +186,7 @@ def to_upstream_params(
         kept = {
             name: bytes(value)
             for name, value in meta.items()
-            if name != TOKEN_KEY and not name.startswith(PREFIX)
+            if name != TOKEN_KEY and (name == RELATED_TASK or not name.startswith(PREFIX))
         }
         params = msgspec.Raw(remove(params, *_INPUT_MEMBERS))
     if progress_token is not None:

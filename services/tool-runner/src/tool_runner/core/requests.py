@@ -19,7 +19,6 @@ __all__ = ["Asked", "read_request"]
 TOOLS_CALL = "tools/call"
 _NO_ID = 0
 """Id of the answer to a body that is bare params."""
-_PROTOCOL_HEADER = "MCP-Protocol-Version"
 
 
 class Asked(msgspec.Struct, frozen=True, gc=False):

@@ -50,8 +50,3 @@ class Restarts:
         delay = min(DELAY_MAX_S, DELAY_FIRST_S * 2**self._row)
         self._row += 1
         return Wait(delay * (1 + 0.2 * jitter))
-
-    @property
-    def crashes(self) -> int:
-        """Ends remembered in the window (as of the last end)."""
-        return len(self._ends)

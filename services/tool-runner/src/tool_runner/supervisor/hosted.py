@@ -57,6 +57,10 @@ class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
     answer_s: float = 5.0
 
 
+def _unheard(_server: str) -> None:
+    """Nobody counts restarts."""
+
+
 class HostedServer:
     """A server on this runner. ``start`` once, ``close`` once.
 
@@ -65,6 +69,7 @@ class HostedServer:
         children: child processes of this runner.
         settings: bounds.
         on_catalog: called with the catalogue whenever the server has listed what it offers.
+        on_restart: called with the server's name whenever a life follows an unwanted end.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class HostedServer:
         children: Children,
         settings: HostSettings,
         on_catalog: Callable[[Catalog], None],
+        on_restart: Callable[[str], None] = _unheard,
     ) -> None:
         self.definition = definition
         self.state = ServerState.STOPPED
@@ -81,6 +87,7 @@ class HostedServer:
         self._children = children
         self._settings = settings
         self._on_catalog = on_catalog
+        self._on_restart = on_restart
         self._upstream: StdioUpstream | None = None
         self._candidate: StdioUpstream | None = None
         self._up = asyncio.Event()
@@ -221,6 +228,7 @@ class HostedServer:
             if wait is not None:
                 await self._pause(wait)
                 self.restarts += 1
+                self._on_restart(self.name)
             if self._again.is_set():
                 restarts = Restarts()
                 self._again.clear()
@@ -254,6 +262,9 @@ class HostedServer:
                 return None
         except MeshError as error:
             reason = error.message
+        except Exception:  # noqa: BLE001 - whatever fails in a life, the next one must come
+            _log.exception("a server's life failed", extra={"server": self.name})
+            reason = "failed inside the runner"
         finally:
             self._up.clear()
             self._upstream = None

@@ -78,6 +78,7 @@ class Supervisor:
         serve: begins to take calls for a hosted server.
         registration: tells the registry.
         servers_max: servers held at once.
+        on_restart: called with a server's name whenever its child is started again.
     """
 
     def __init__(
@@ -91,6 +92,7 @@ class Supervisor:
         serve: Callable[[HostedServer], Awaitable[Served]],
         registration: Registration,
         servers_max: int,
+        on_restart: Callable[[str], None],
     ) -> None:
         self._bus = bus
         self._configured = {(one.tenant, one.name): one for one in configured}
@@ -100,6 +102,7 @@ class Supervisor:
         self._serve = serve
         self._registration = registration
         self._servers_max = servers_max
+        self._on_restart = on_restart
         self._definitions = DefinitionWatch(self._nudge)
         self._store: PlacementStore | None = None
         self._around: Surroundings | None = None
@@ -183,7 +186,9 @@ class Supervisor:
         def host(
             definition: ServerDefinition, on_catalog: Callable[[Catalog], None]
         ) -> HostedServer:
-            return HostedServer(definition, self._children, self._settings, on_catalog)
+            return HostedServer(
+                definition, self._children, self._settings, on_catalog, self._on_restart
+            )
 
         return Surroundings(
             bus=self._bus,

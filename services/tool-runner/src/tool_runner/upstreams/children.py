@@ -78,6 +78,10 @@ class Children:
         self._lock = asyncio.Lock()
         self._name = secrets.token_hex(6)
 
+    def __len__(self) -> int:
+        """Children alive."""
+        return len(self._children)
+
     @property
     def reaper_pid(self) -> int:
         """Process id of the reaper; 0 before the first child."""
@@ -103,17 +107,20 @@ class Children:
             MeshError: ``upstream`` (not executed) with the reason the system gave.
         """
         caps = limits or ChildLimits()
-        async with self._lock:
-            sock = self._sock or await self._start_reaper()
         self._number += 1
         child = Child(f"{self._number}", f"{self._name}-{self._number}")
         marked = {**env, MARKER: child.marker}
         frame = _spawn_frame(child.key, argv, marked, cwd, caps)
-        theirs = _open_pipes(child)
+        theirs: list[int] = []
         try:
+            async with self._lock:
+                sock = self._sock or await self._start_reaper()
+            _open_pipes(child, theirs)
             self._children[child.key] = child
             # A socket pair with room for one command line: writing does not block.
-            socket.send_fds(sock, [frame], theirs)
+            if socket.send_fds(sock, [frame], theirs) < len(frame):
+                # Half a frame: what follows would be read as its rest, so begin anew.
+                self._lost()
             async with asyncio.timeout(SPAWN_TIMEOUT_S):
                 await asyncio.shield(child.started)
         except BaseException as error:
@@ -237,11 +244,14 @@ def _failed(reason: str) -> MeshError:
     return MeshError(ErrorKind.UPSTREAM, reason, outcome=Outcome.NOT_EXECUTED)
 
 
-def _open_pipes(child: Child) -> list[int]:
+def _open_pipes(child: Child, theirs: list[int]) -> None:
+    """Make the three pipes; ``theirs`` gets the ends of the child, also when one cannot be made."""
     stdin, child.stdin = os.pipe()
+    theirs.append(stdin)
     child.stdout, stdout = os.pipe()
+    theirs.append(stdout)
     child.stderr, stderr = os.pipe()
-    return [stdin, stdout, stderr]
+    theirs.append(stderr)
 
 
 def _spawn_frame(

@@ -27,8 +27,9 @@ from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.framing import TooLong
 from mcp_proto.jsonrpc import ErrorResponse, Message, Notification, Response
 from mcp_proto.jsonrpc import Request as ServerRequest
+from mcp_proto.types.meta import LOG_LEVEL
 from tool_runner.core import dialect, log_levels
-from tool_runner.core.dialect import LOG_LEVEL_KEY, TOKEN_KEY, Handshake
+from tool_runner.core.dialect import TOKEN_KEY, Handshake
 from tool_runner.upstreams.upstream import Listener, Request
 
 __all__ = ["NOISE_LINES_MAX", "Session", "Wire"]
@@ -134,7 +135,7 @@ class Session:
         if request.notify is not None:
             pending.notes = deque(maxlen=NOTES_MAX)
             pending.token = meta.get(TOKEN_KEY)
-            self._want_logs(pending, meta.get(LOG_LEVEL_KEY), modern=modern)
+            self._want_logs(pending, meta.get(LOG_LEVEL), modern=modern)
         params = dialect.to_upstream_params(
             request.params,
             meta,
@@ -226,7 +227,7 @@ class Session:
         while True:
             await pending.wake
             while pending.notes and request.notify is not None:
-                await request.notify(pending.notes.popleft())
+                await self._pass_on(pending.notes.popleft(), request.notify)
             if pending.reply is not None:
                 return pending.reply
             if pending.failure is not None:
@@ -238,6 +239,13 @@ class Session:
                     data={"upstream": self._name},
                 )
             pending.wake = asyncio.get_running_loop().create_future()
+
+    async def _pass_on(self, note: bytes, notify: Callable[[bytes], Awaitable[None]]) -> None:
+        """A notification that cannot be delivered is dropped: the call itself goes on."""
+        try:
+            await notify(note)
+        except MeshError as error:
+            _log.info("notification dropped: %s", error.message, extra={"server": self._name})
 
     def receive(self, line: bytes) -> None:
         """Take one line of the server."""
