@@ -27,7 +27,7 @@ auth_enabled = true
 def mesh_pair(
     request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
 ) -> Iterator[RunningMesh]:
-    """Two gateways, two runners. A module with ``NEEDS_KEYS = True`` gets one that asks for keys."""
+    """Two gateways, two runners; one that asks for keys where the module has ``NEEDS_KEYS``."""
     room: Path = tmp_path_factory.mktemp("pair") / "room"
     config = CONFIG.format(count=room / "counted")
     if getattr(request.module, "NEEDS_KEYS", False):

@@ -118,8 +118,3 @@ def test_edge_on_every_address_is_reached_over_loopback() -> None:
 def test_tables_are_plain_documents() -> None:
     for instance in planned(MeshFile()):
         assert tomllib.loads(tomlkit.dumps(dict(instance.tables))) == instance.tables
-
-
-def test_loopback_is_told_from_the_rest() -> None:
-    assert all(plan.is_loopback(host) for host in ("127.0.0.1", "localhost", "::1", "127.9.9.9"))
-    assert not any(plan.is_loopback(host) for host in ("0.0.0.0", "::", "10.0.0.1", "example.org"))

@@ -11,7 +11,6 @@ from gateway.config import (
     SecurityConfig,
     TcpConfig,
     check_config,
-    is_loopback,
 )
 from mesh_chassis.config import ConfigError, ServiceSection
 
@@ -42,22 +41,3 @@ def test_the_shipped_values_start() -> None:
     check_config(GOOD)
     check_config(msgspec.structs.replace(GOOD, security=SecurityConfig(development=True)))
     assert (GOOD.http.port, GOOD.tcp.port, GOOD.http.host) == (3000, 9500, "127.0.0.1")
-
-
-@pytest.mark.parametrize(
-    ("host", "loopback"),
-    [
-        ("127.0.0.1", True),
-        ("127.9.9.9", True),
-        ("::1", True),
-        ("[::1]", True),
-        ("LOCALHOST", True),
-        ("0.0.0.0", False),
-        ("::", False),
-        ("10.0.0.1", False),
-        ("localhost.example", False),
-        ("", False),
-    ],
-)
-def test_loopback_is_judged_by_address_and_one_name(host: str, loopback: bool) -> None:
-    assert is_loopback(host) is loopback

@@ -64,7 +64,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     Attributes:
         tenant: tenant of the owner.
         principal: the owner.
-        credential_id: credential the session was opened with; its revocation ends the session.
+        credential_id: credential the session was opened with, for people; each request brings and
+            proves its own.
         revision: negotiated protocol revision.
         created_ms: when it was opened.
         last_ms: last use, exact to ``TOUCH_MS``.

@@ -118,15 +118,17 @@ async def test_busy_runner_is_asked_again_until_a_slot_is_free(
 async def test_call_to_a_runner_that_stays_full_is_refused_within_100_ms(
     serve: Serve, call: MakeCall
 ) -> None:
-    release = asyncio.Event()
+    taken, release = asyncio.Event(), asyncio.Event()
 
     async def handler(request: Call) -> bytes:
+        taken.set()
         await release.wait()
         return b"r"
 
     await serve(handler, slots=1)
     first = asyncio.create_task(call(b"1"))
-    await asyncio.sleep(0.02)  # the slot is taken
+    async with asyncio.timeout(2):
+        await taken.wait()
     before = time.monotonic()
     with pytest.raises(MeshError) as raised:
         await call(b"2")

@@ -18,6 +18,7 @@ import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.subjects import PLATFORM
+from mesh_chassis.addresses import is_loopback
 from mesh_cli import plan, ports, terminal
 from mesh_cli.credential import first_credential
 from mesh_cli.doctor.live import last_error
@@ -253,7 +254,7 @@ def _signals(stop: asyncio.Event, force: asyncio.Event) -> Generator[None, None,
 
 def _check_hosts(content: MeshFile) -> None:
     for table, host in (("server", content.server.host), ("tcp", content.tcp.host)):
-        if host and plan.development(content) and not plan.is_loopback(host):
+        if host and plan.development(content) and not is_loopback(host):
             raise Failure(
                 f"{table}.host = {host} can be reached from other machines, and development mode "
                 "serves callers without a token",

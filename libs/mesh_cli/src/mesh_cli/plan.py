@@ -3,7 +3,6 @@
 Pure: from the user's file and the chosen ports to documents; ``bootstrap`` writes them down.
 """
 
-import ipaddress
 from collections.abc import Mapping, Sequence
 from typing import Any
 
@@ -12,6 +11,7 @@ import msgspec
 from mcp_proto import broker_rights
 from mcp_proto.broker_rights import Rights
 from mcp_proto.contracts.registry import ServerDefinition
+from mesh_chassis.addresses import is_loopback
 from mesh_cli.user_file import SAMPLE_SERVER, MeshFile
 
 __all__ = [
@@ -23,7 +23,6 @@ __all__ = [
     "User",
     "Where",
     "instances",
-    "is_loopback",
     "sample_server",
     "users",
 ]
@@ -92,16 +91,6 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
 
     name: str
     rights: Rights
-
-
-def is_loopback(host: str) -> bool:
-    """Whether only this machine can reach a listener on ``host``."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def names(gateways: int, runners: int) -> list[tuple[str, str]]:

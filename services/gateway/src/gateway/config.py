@@ -1,12 +1,12 @@
 """Configuration of the gateway: one strict Struct, every limit with its default and unit."""
 
-import ipaddress
 from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from mcp_proto import limits
+from mesh_chassis.addresses import is_loopback
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import (
     ConfigError,
@@ -170,16 +170,6 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: LimitsConfig = LimitsConfig()
     lists: ListsConfig = ListsConfig()
     server: ServerConfig = ServerConfig()
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a listener on ``host`` is reachable from this machine only."""
-    if host.lower() == "localhost":
-        return True
-    try:
-        return ipaddress.ip_address(host.strip("[]")).is_loopback
-    except ValueError:
-        return False
 
 
 def check_config(config: GatewayConfig, source: str = "") -> None:

@@ -54,6 +54,10 @@ class _Envelope(RequestEnvelope, frozen=True, kw_only=True):
             headers[Header.CREDENTIAL] = self.credential
         return headers
 
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "_Envelope(…)"
+
 
 class _Notice(msgspec.Struct):
     method: str = ""

@@ -162,6 +162,10 @@ class Authenticate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     credential: str = ""
     tenant: str = ""
 
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "Authenticate(…)"
+
 
 class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     """Claims of ``Mesh-Ctx``, signed by a gateway, verified by every service.
@@ -226,6 +230,10 @@ class CreatedKey(msgspec.Struct, frozen=True, kw_only=True):
     id: str
     key: str
 
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "CreatedKey(…)"
+
 
 class KeyRevoke(msgspec.Struct, frozen=True, kw_only=True):
     """Revoke a key; in force at every gateway within a second."""
@@ -273,6 +281,10 @@ class Login(msgspec.Struct, frozen=True, kw_only=True):
 
     credential: str
 
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "Login(…)"
+
 
 class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True):
     """``token`` is a credential for ``authenticate``; times in seconds."""
@@ -281,11 +293,19 @@ class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True):
     idle_s: int
     absolute_s: int
 
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "LoginAnswer(…)"
+
 
 class Logout(msgspec.Struct, frozen=True, kw_only=True):
     """End the session of ``token``; in force at every gateway within a second."""
 
     token: str
+
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "Logout(…)"
 
 
 authenticate = Operation(SERVICE, "authenticate", Authenticate, Identity)

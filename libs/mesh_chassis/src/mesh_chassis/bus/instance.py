@@ -9,13 +9,14 @@ from typing import Protocol
 
 from mcp_proto import subjects
 from mcp_proto.envelope import Header
-from mcp_proto.errors import MeshError
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.limits import PROBE_TIMEOUT_S
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.finished import FinishedCalls
 from mesh_chassis.bus.frames import BOOT, decode_headers, encode_headers, repliable
 from mesh_chassis.bus.wire import DirectRoute
 
-__all__ = ["Cancellable", "InstanceEndpoint"]
+__all__ = ["Cancellable", "InstanceEndpoint", "answers"]
 
 CONFIRM_S = 5.0
 
@@ -99,3 +100,17 @@ class InstanceEndpoint:
             call.cancel_by_caller()
         if reply and repliable(reply) and self._bus.connected:
             self._bus.client.send(reply.decode(), "", b"", self._pong)
+
+
+async def answers(bus: Bus, instance: str) -> bool | None:
+    """Ping one process of the platform.
+
+    Returns:
+        True = it answers, False = the broker knows nobody by that name, None = no telling.
+    """
+    subject = subjects.instance(subjects.PLATFORM, instance, "ping")
+    try:
+        await bus.request(subject, timeout_s=PROBE_TIMEOUT_S)
+    except MeshError as error:
+        return False if error.kind is ErrorKind.NO_RUNNER else None
+    return True

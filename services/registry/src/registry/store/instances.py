@@ -5,14 +5,12 @@ from collections.abc import Callable
 
 import msgspec
 
-from mcp_proto import buckets, subjects
+from mcp_proto import buckets
 from mcp_proto.contracts.registry import InstanceRecord
-from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.limits import PROBE_TIMEOUT_S
-from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.bus.instance import answers
 from mesh_chassis.clock import SYSTEM, Clock
 from registry.core.liveness import Liveness
 
@@ -67,12 +65,7 @@ class InstanceStore:
         Returns:
             True = it answers, False = the broker knows nobody by that name, None = no telling.
         """
-        subject = subjects.instance(PLATFORM, instance, "ping")
-        try:
-            await self._bus.request(subject, timeout_s=PROBE_TIMEOUT_S)
-        except MeshError as error:
-            return False if error.kind is ErrorKind.NO_RUNNER else None
-        return True
+        return await answers(self._bus, instance)
 
     def _changed(self, key: str, record: InstanceRecord | None) -> None:
         if record is not None:

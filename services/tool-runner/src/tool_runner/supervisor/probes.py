@@ -6,11 +6,8 @@ silence proves nothing.
 
 import asyncio
 
-from mcp_proto import subjects
-from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.limits import PROBE_TIMEOUT_S
-from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.bus.instance import answers
 
 __all__ = ["PROBE_EVERY_S", "Probes"]
 
@@ -50,9 +47,4 @@ class Probes:
         link = self._bus.link
         if not self._bus.connected or loop.time() - link.reconnected_at < GRACE_S:
             return True
-        subject = subjects.instance(PLATFORM, instance, "ping")
-        try:
-            await self._bus.request(subject, timeout_s=PROBE_TIMEOUT_S)
-        except MeshError as error:
-            return error.kind is not ErrorKind.NO_RUNNER
-        return True
+        return await answers(self._bus, instance) is not False
