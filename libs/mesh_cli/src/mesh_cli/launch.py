@@ -17,7 +17,6 @@ from typing import Any
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
-from mcp_proto.subjects import PLATFORM
 from mesh_chassis.addresses import is_loopback
 from mesh_cli import plan, ports, terminal
 from mesh_cli.credential import first_credential
@@ -143,9 +142,7 @@ class _Report:
         try:
             async with operator_bus(goal) as bus:
                 return {
-                    name
-                    for name in names
-                    if (await last_error(bus, _caller(owners[name], fleet.tenant), name)).failed
+                    name for name in names if (await last_error(bus, owners[name], name)).failed
                 }
         except Failure:
             return set()
@@ -291,10 +288,6 @@ def _choose_ports(content: MeshFile, options: Options) -> tuple[plan.Ports, list
         if asked == ports.USUAL and got != usual
     ]
     return plan.Ports(nats=nats, http=http, tcp=tcp), moved
-
-
-def _caller(owner: str, tenant: str) -> str:
-    return tenant if owner == PLATFORM else owner
 
 
 def _read(path: str) -> str:

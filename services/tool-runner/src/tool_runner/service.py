@@ -6,6 +6,7 @@ import functools
 import msgspec
 
 from mcp_proto import subjects
+from mcp_proto.contracts.tool_runner import ServerViews, views_subject
 from mcp_proto.errors import MeshError
 from mcp_proto.subjects import PLATFORM, QUEUE
 from mesh_chassis.bus.endpoint import Call, Endpoint
@@ -20,7 +21,7 @@ from tool_runner.handlers import Admission, NativeHandlers, ServerHandlers
 from tool_runner.registration import Registration
 from tool_runner.supervisor.hosted import HostedServer, HostSettings
 from tool_runner.supervisor.keeper import Served
-from tool_runner.supervisor.supervisor import ServerViews, Supervisor, definition_problem
+from tool_runner.supervisor.supervisor import Supervisor, definition_problem
 from tool_runner.toolsets import echo, kv
 from tool_runner.toolsets.toolset import Toolset
 from tool_runner.upstreams.children import ChildLimits, Children
@@ -60,10 +61,10 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     supervisor = _supervisor(service, config, admission, registration, toolsets)
 
     async def view(_call: Call) -> bytes:
-        return msgspec.json.encode(ServerViews(servers=supervisor.views(log_lines=_LOG_LINES)))
+        views = tuple(supervisor.views(log_lines=_LOG_LINES))
+        return msgspec.json.encode(ServerViews(servers=views))
 
-    # For operators only: the last lines of a server's log may hold anything.
-    shown = subjects.instance(PLATFORM, bus.instance, "servers")
+    shown = views_subject(bus.instance)
     service.add_endpoint(Endpoint(bus, subject=shown, handler=view, slots=4, name="servers"))
     service.add_health_check("servers", lambda: not supervisor.quarantined, required=False)
 

@@ -12,7 +12,6 @@ from mesh_cli.doctor import live, local
 from mesh_cli.doctor.finding import Finding
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import Target, connection_options, target
-from mesh_cli.plan import DEMO_TENANT
 from mesh_cli.state import DIRECTORY, RunRecord, StateDir, find
 from mesh_cli.user_file import read
 
@@ -95,6 +94,5 @@ async def _live(state: StateDir | None, running: RunRecord | None, goal: Target)
             findings += await live.check_services(client, state, running)
         findings += await live.check_clocks(client)
     if state is not None:
-        tenant = running.tenant if running is not None else DEMO_TENANT
-        findings += await live.check_upstreams(goal, state, tenant)
+        findings += await live.check_upstreams(goal, state)
     return findings

@@ -24,7 +24,6 @@ from mesh_cli.connection import connected
 from mesh_cli.doctor.live import Trouble, last_error
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, target
-from mesh_cli.plan import DEMO_TENANT
 from mesh_cli.platform import ask, operator_bus
 
 __all__ = ["command"]
@@ -103,8 +102,7 @@ async def _running(bus: Bus, definition: ServerDefinition, wait_s: float) -> Ser
             return row
         if time.monotonic() >= probe_at:
             probe_at = time.monotonic() + _PROBE_EVERY_S
-            caller = DEMO_TENANT if definition.tenant == PLATFORM else definition.tenant
-            trouble = await last_error(bus, caller, definition.name)
+            trouble = await last_error(bus, definition.tenant, definition.name)
             failures = failures + 1 if trouble.failed else 0
         await asyncio.sleep(_POLL_S)
     raise Failure(

@@ -7,14 +7,15 @@ from pathlib import Path
 
 import msgspec
 
-from mcp_proto import subjects
-from mcp_proto.contracts import registry
+from mcp_proto import buckets
+from mcp_proto.contracts import registry, tool_runner
 from mcp_proto.contracts.registry import InstanceRecord, ListServers
-from mcp_proto.envelope import RequestEnvelope
-from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.contracts.tool_runner import ServerView, ServerViews
+from mcp_proto.errors import MeshError
 from mcp_proto.limits import CLOCK_LEEWAY_S
+from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
-from mesh_cli import jetstream, rpc
+from mesh_cli import jetstream
 from mesh_cli.commands.micro import discover
 from mesh_cli.connection import Connection, connected
 from mesh_cli.doctor.files import read_service, read_text, service_files
@@ -37,7 +38,6 @@ __all__ = [
 
 _USER_INFO = "$SYS.REQ.USER.INFO"
 _PROBE_S = 2.0
-_PROBE_TOOL = "mesh-doctor-probe"
 
 
 class _Server(msgspec.Struct, frozen=True):
@@ -114,7 +114,7 @@ async def check_services(client: Connection, state: StateDir, record: RunRecord)
     return findings
 
 
-async def check_upstreams(target: Target, state: StateDir, tenant: str) -> list[Finding]:
+async def check_upstreams(target: Target, state: StateDir) -> list[Finding]:
     """MCP servers that are configured and do not run, with the last thing they said."""
     try:
         async with operator_bus(target) as bus:
@@ -123,10 +123,7 @@ async def check_upstreams(target: Target, state: StateDir, tenant: str) -> list[
             down = [row for row in listed.servers if row.state == "down"]
             rows = [(row.tenant, row.server) for row in down]
             rows += [("_", name) for name in sorted(_configured(state)) if name not in known]
-            return [
-                _dead(name, (await last_error(bus, _caller(owner, tenant), name)).words)
-                for owner, name in rows
-            ]
+            return [_dead(name, (await last_error(bus, owner, name)).words) for owner, name in rows]
     except Failure as failure:
         return [
             Finding(
@@ -147,14 +144,10 @@ def _dead(name: str, error: str) -> Finding:
     )
 
 
-def _caller(owner: str, tenant: str) -> str:
-    return tenant if owner == subjects.PLATFORM else owner
-
-
 class Trouble(msgspec.Struct, frozen=True):
     """Why a server does not serve: words for a person, and its state at the runner.
 
-    ``state`` is ``starting``, ``waiting`` or ``quarantined``; "" when no runner told.
+    ``state`` is that of ``ServerView``; "" when no runner told.
     """
 
     words: str
@@ -163,27 +156,44 @@ class Trouble(msgspec.Struct, frozen=True):
     @property
     def failed(self) -> bool:
         """Whether a start has failed already."""
-        return self.state in {"waiting", "quarantined"}
+        return self.state in tool_runner.FAILED_STATES
 
 
-async def last_error(bus: Bus, tenant: str, server: str) -> Trouble:
-    """Why a server that is down does not serve, in the words of its runner."""
-    request_id = bus.new_request_id()
+async def last_error(bus: Bus, owner: str, server: str) -> Trouble:
+    """Why a server that is down does not serve, in the words of its runner.
+
+    Args:
+        bus: connected as the operator, who alone may ask.
+        owner: tenant of the server; ``_`` = shared.
+        server: its name.
+    """
+    found: ServerView | None = None
+    for instance in await _runners(bus):
+        for view in await _views(bus, instance):
+            # A runner that holds it knows more than one that only refuses its definition.
+            if (view.tenant, view.server) == (owner, server) and (
+                found is None or found.state == "refused"
+            ):
+                found = view
+    if found is None:
+        return Trouble("no runner serves it")
+    if found.state == "running":
+        return Trouble("it answers again")
+    return Trouble(found.reason or f"it is {found.state}", found.state)
+
+
+async def _runners(bus: Bus) -> list[str]:
+    """Instances of tool-runner that live, by their heartbeats."""
+    keys = await KV.bind(bus, buckets.INSTANCES).keys(f"{tool_runner.SERVICE}.")
+    return [key.partition(".")[2] for key in keys]
+
+
+async def _views(bus: Bus, instance: str) -> tuple[ServerView, ...]:
     try:
-        await bus.call(
-            subjects.call(tenant, server, _PROBE_TOOL),
-            rpc.request_body(
-                "tools/call", {"name": _PROBE_TOOL, "arguments": {}}, request_id=request_id
-            ),
-            envelope=RequestEnvelope(method="tools/call", name=_PROBE_TOOL, request_id=request_id),
-            timeout_s=_PROBE_S,
-            tenant=tenant,
-        )
-    except MeshError as error:
-        if error.kind is ErrorKind.NO_RUNNER:
-            return Trouble("no runner serves it")
-        return Trouble(error.message, str(error.data.get("state", "")))
-    return Trouble("it answers again")
+        reply = await bus.request(tool_runner.views_subject(instance), timeout_s=_PROBE_S)
+        return msgspec.json.decode(reply.payload, type=ServerViews).servers
+    except (MeshError, msgspec.DecodeError):
+        return ()  # it has just gone, or answers something else
 
 
 async def check_clocks(client: Connection) -> list[Finding]:

@@ -7,7 +7,8 @@ from collections.abc import Awaitable, Callable, Iterable
 import msgspec
 
 from mcp_proto import buckets
-from mcp_proto.contracts.registry import Catalog, ServerDefinition
+from mcp_proto.contracts.registry import Catalog, InstanceRecord, ServerDefinition
+from mcp_proto.contracts.tool_runner import ServerView
 from mcp_proto.errors import MeshError
 from mcp_proto.ids import is_server_name, is_tenant_id
 from mcp_proto.subjects import PLATFORM
@@ -21,32 +22,12 @@ from tool_runner.supervisor.keeper import Keeper, Served, Surroundings
 from tool_runner.supervisor.probes import Probes
 from tool_runner.upstreams.children import Children
 
-__all__ = ["ServerView", "ServerViews", "Supervisor", "definition_problem"]
+__all__ = ["Supervisor", "definition_problem"]
 
 Pair = tuple[str, str]
 
 _log = logging.getLogger(__name__)
 _KEYS_S = 2.0
-
-
-class ServerView(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
-    """One server as this runner sees it, for discovery, health and ``mesh doctor``."""
-
-    tenant: str
-    server: str
-    state: str
-    reason: str = ""
-    pid: int = 0
-    restarts: int = 0
-    inflight: int = 0
-    breaker: str = "closed"
-    log: tuple[str, ...] = ()
-
-
-class ServerViews(msgspec.Struct, frozen=True, kw_only=True):
-    """Answer on ``mesh.v1._.inst.{instance}.servers``."""
-
-    servers: list[ServerView]
 
 
 def definition_problem(definition: ServerDefinition, reserved: Iterable[str]) -> str | None:
@@ -255,14 +236,25 @@ class Supervisor:
             await self._registration.remove(*pair)
 
     async def _others(self) -> bool:
-        """Whether another runner lives that could take over."""
+        """Whether another runner lives that could take over; one that drains itself cannot."""
+        instances = KV.bind(self._bus, buckets.INSTANCES)
+        own = buckets.key(self._bus.service, self._bus.instance)
         try:
             async with asyncio.timeout(_KEYS_S):
-                keys = await KV.bind(self._bus, buckets.INSTANCES).keys(f"{self._bus.service}.")
+                for key in await instances.keys(f"{self._bus.service}."):
+                    entry = await instances.get(key) if key != own else None
+                    if entry is not None and not _drains(entry.value):
+                        return True
         except (MeshError, TimeoutError):
-            return False
-        own = buckets.key(self._bus.service, self._bus.instance)
-        return any(key != own for key in keys)
+            pass
+        return False
+
+
+def _drains(record: bytes) -> bool:
+    try:
+        return msgspec.json.decode(record, type=InstanceRecord).draining
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False
 
 
 _LEAVE_S = 22.0
