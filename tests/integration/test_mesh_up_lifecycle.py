@@ -543,6 +543,11 @@ def test_mesh_with_authentication_serves_only_who_has_a_key(start: Start) -> Non
         echo(mesh.record.http)
     assert b"hello" in echo(mesh.record.http, key)
     assert "echo" in mesh.run("tools").stdout
+    # The operator hears why a server does not start, without a credential of any tenant.
+    added = mesh.run("server", "add", "bogus", "--", "echo", "hello")
+    assert added.returncode != 0
+    assert "is it an MCP server?" in added.stderr
+    assert "MCP server bogus does not run" in mesh.run("doctor").stdout
     assert key not in mesh.told + mesh.logs()
 
 

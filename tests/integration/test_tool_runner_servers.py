@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import secrets
 import signal
 import sys
 from asyncio.subprocess import Process
@@ -35,17 +36,20 @@ from registry.config import RegistryConfig
 from registry.service import build as build_registry
 
 EVIL = Path(__file__).parents[2] / "services" / "tool-runner" / "tests" / "evil_server.py"
+MARK = secrets.token_hex(8)
+"""On every command line of this run: other workers start the same program."""
 TENANT = "demo-tenant"
 
 pytestmark = pytest.mark.usefixtures("broker")
 
 
 def evil(name: str = "evil", mode: str = "ok", **fields: Any) -> ServerDefinition:
-    return ServerDefinition(name=name, command=sys.executable, args=(str(EVIL), mode), **fields)
+    args = (str(EVIL), mode, MARK)
+    return ServerDefinition(name=name, command=sys.executable, args=args, **fields)
 
 
 def processes_with(text: str) -> list[int]:
-    """Living processes whose command line holds ``text``."""
+    """Living processes of this run whose command line holds ``text``."""
     found = []
     for entry in Path("/proc").iterdir():
         if entry.name.isdigit():
@@ -54,7 +58,7 @@ def processes_with(text: str) -> list[int]:
                 state = (entry / "stat").read_text().rpartition(")")[2].split()[0]
             except OSError:
                 continue
-            if text.encode() in line and state != "Z":
+            if text.encode() in line and MARK.encode() in line and state != "Z":
                 found.append(int(entry.name))
     return found
 

@@ -36,7 +36,7 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 @click.option("-r", "--raw", is_flag=True, help="Print the whole result as JSON.")
 @connection_options
 def command(tool: str, words: tuple[str, ...], raw: bool, **given: Any) -> int:
-    r"""Call TOOL (server:tool, or a name as listed) with arguments.
+    """Call TOOL (server:tool, or a name as listed) with arguments.
 
     \b
     mesh call echo message=hello
@@ -46,7 +46,7 @@ def command(tool: str, words: tuple[str, ...], raw: bool, **given: Any) -> int:
 
     Exit codes: 0 done, 1 the tool reported an error, 2 bad arguments, 3 the mesh is not
     reachable, 4 the mesh refused or failed the call.
-    """
+    """  # noqa: D301 - click needs the character, not the two letters
     who = caller(given)
 
     async def run() -> bytes:

@@ -2,7 +2,7 @@
 
 No stream captures a call subject: its acknowledgement would be the caller's first reply, and its
 interest would hide that nobody serves. Subjects of two streams may not overlap, so ``evt`` kinds
-are listed one by one. Settings and reasons: docs/state.md.
+are listed one by one. See docs/architecture.md, section "Stored state".
 """
 
 from mcp_proto.subjects import ROOT
