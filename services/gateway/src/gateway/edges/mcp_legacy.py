@@ -93,6 +93,16 @@ class LegacyHttp:
             Refused: no such session.
         """
         reply = LateReply(exchange.send, streams=stream, headers=exchange.cors)
+        try:
+            await self._post(exchange, caller, body, reply, json=json)
+        except BaseException:
+            # Somebody else answers, or nobody: its timer must not begin a second answer.
+            await reply.abandon()
+            raise
+
+    async def _post(
+        self, exchange: Exchange, caller: Caller, body: bytes, reply: LateReply, *, json: bool
+    ) -> None:
         if codec.is_batch(body):
             session = await self._session(exchange, caller)
             await self._array(exchange, caller, session, body, reply)
