@@ -5,7 +5,6 @@ import platform
 from pathlib import Path
 
 import msgspec
-
 from tests.benchmarks.cases import Row
 
 __all__ = ["Bound", "bounds", "bounds_table", "table", "write"]
@@ -79,7 +78,7 @@ def bounds(rows: list[Row]) -> list[Bound]:
             share >= HTTP_SHARE_MIN,
         ),
         Bound(
-            f"TCP at 64 in flight: {TCP_RATE_MIN:,} calls/s or {TCP_SHARE_MIN} of bare NATS, the lower",
+            f"TCP at 64 in flight: {TCP_RATE_MIN:,}/s or {TCP_SHARE_MIN} of bare NATS, the lower",
             f"at least {wanted:,.0f}/s",
             f"{rate:,.0f}/s",
             rate >= wanted,

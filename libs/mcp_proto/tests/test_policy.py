@@ -16,11 +16,15 @@ ALL = Grant(permissions=frozenset({"CallTools", "ReadKV"}), allow=("*",))
     [
         (ALL, "", None),
         (ALL, "ReadKV", None),
-        (ALL, "WriteKV", "permission WriteKV"),
-        (Grant(allow=("*",)), "", "permission CallTools"),
-        (Grant(permissions=ALL.permissions), "", "an allow rule for time:now"),
+        (ALL, "WriteKV", "the caller lacks permission WriteKV"),
+        (Grant(allow=("*",)), "", "the caller lacks permission CallTools"),
+        (Grant(permissions=ALL.permissions), "", "no allow rule covers time:now"),
         (Grant(permissions=ALL.permissions, allow=("kv:*", "time:n?w")), "", None),
-        (Grant(permissions=ALL.permissions, allow=("Time:*",)), "", "an allow rule for time:now"),
+        (
+            Grant(permissions=ALL.permissions, allow=("Time:*",)),
+            "",
+            "no allow rule covers time:now",
+        ),
         (
             Grant(permissions=ALL.permissions, allow=("*",), deny=("time:*",)),
             "",
@@ -31,11 +35,26 @@ ALL = Grant(permissions=frozenset({"CallTools", "ReadKV"}), allow=("*",))
             "",
             "a deny rule covers time:now",
         ),
-        (Grant(), "", "an allow rule for time:now"),
+        (Grant(), "", "no allow rule covers time:now"),
     ],
 )
 def test_a_grant_decides(grant: Grant, permission: str, answer: str | None) -> None:
-    assert permits(grant, "time", "now", permission) == answer
+    denial = permits(grant, "time", "now", permission)
+    assert (denial.reason if denial is not None else None) == answer
+
+
+@pytest.mark.parametrize(
+    ("grant", "missing"),
+    [
+        (Grant(allow=("*",)), "permission CallTools"),
+        (Grant(), "no allow rule covers time:now"),
+        (Grant(allow=("*",), deny=("*",)), "a grant without a deny rule for time:now"),
+    ],
+)
+def test_a_denial_names_the_missing_grant(grant: Grant, missing: str) -> None:
+    denial = permits(grant, "time", "now", "")
+    assert denial is not None
+    assert denial.missing == missing
 
 
 @given(

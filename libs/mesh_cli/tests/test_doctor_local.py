@@ -67,6 +67,15 @@ def test_key_that_the_broker_does_not_know_is_found(state: StateDir) -> None:
     assert "operator.nk" in finding.what
 
 
+def test_keys_of_an_earlier_larger_mesh_are_no_finding(state: StateDir) -> None:
+    for name in ("gateway-2", "runner-2"):
+        seed = state.seed(name)
+        seed.write_text(new_nkey()[0])
+        seed.chmod(0o600)
+
+    assert checks(local.check_keys(state)) == []
+
+
 def test_rubbish_in_a_key_file_is_found(state: StateDir) -> None:
     state.seed("operator").write_text("rubbish")
 

@@ -8,7 +8,7 @@ import pytest
 
 from mesh_cli.export import CONFIG_DIR, Layout, export
 from mesh_cli.failure import Failure
-from mesh_cli.user_file import MeshFile, SecurityTable
+from mesh_cli.user_file import MeshFile, SecurityTable, ServerTable, TcpTable
 
 TOKEN = "of-my-own-choosing"
 
@@ -36,6 +36,44 @@ def test_without_token_no_folder_names_one(tmp_path: Path) -> None:
 def test_development_mode_is_not_exported(tmp_path: Path) -> None:
     with pytest.raises(Failure, match="loopback"):
         export(tmp_path, MeshFile(), [], Layout())
+
+
+def test_edges_of_an_export_listen_beyond_the_container(tmp_path: Path) -> None:
+    export(tmp_path, MeshFile(security=SecurityTable(auth_enabled=True)), [], Layout())
+
+    tables = tomllib.loads((tmp_path / "gateway-1" / "service.toml").read_text())
+    assert tables["http"]["host"] == tables["tcp"]["host"] == "0.0.0.0"
+
+
+def test_address_of_the_user_is_exported_as_it_is(tmp_path: Path) -> None:
+    content = MeshFile(
+        security=SecurityTable(auth_enabled=True), server=ServerTable(host="10.1.2.3")
+    )
+    export(tmp_path, content, [], Layout())
+
+    tables = tomllib.loads((tmp_path / "gateway-1" / "service.toml").read_text())
+    assert tables["http"]["host"] == "10.1.2.3"
+
+
+@pytest.mark.parametrize(
+    ("tables", "key"),
+    [
+        ({"server": ServerTable(host="127.0.0.1")}, "server.host"),
+        ({"tcp": TcpTable(host="localhost")}, "tcp.host"),
+    ],
+)
+def test_edge_on_loopback_is_not_exported(tmp_path: Path, tables, key: str) -> None:
+    content = MeshFile(security=SecurityTable(auth_enabled=True), **tables)
+    with pytest.raises(Failure, match=key) as caught:
+        export(tmp_path, content, [], Layout())
+    assert "leave" in caught.value.mend
+    assert not list(tmp_path.iterdir())
+
+
+def test_export_makes_the_folder_of_the_brokers_store(tmp_path: Path) -> None:
+    export(tmp_path, MeshFile(security=SecurityTable(auth_enabled=True)), [], Layout())
+
+    assert stat.S_IMODE((tmp_path / "data").stat().st_mode) == 0o700
 
 
 def _holds(path: Path) -> bool:

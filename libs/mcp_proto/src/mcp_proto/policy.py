@@ -8,12 +8,27 @@ an alias, so no other spelling of a name reaches past a rule.
 import re
 from functools import lru_cache
 
+import msgspec
+
 from mcp_proto.contracts.tenant_auth import Grant
 
-__all__ = ["CALL_TOOLS", "matches", "permits"]
+__all__ = ["CALL_TOOLS", "Denial", "matches", "permits"]
 
 CALL_TOOLS = "CallTools"
 """Permission needed for a tool whose catalogue entry names none."""
+
+
+class Denial(msgspec.Struct, frozen=True):
+    """Why a grant does not cover a tool; both texts are public.
+
+    Attributes:
+        reason: a clause for a person: ``no allow rule covers time:now``.
+        missing: the grant that would change it: ``an allow rule for time:now``.
+    """
+
+    reason: str
+    missing: str
+
 
 _PATTERNS_MAX = 4096  # compiled rule lists kept; one per set of rules, some hundreds in practice
 
@@ -46,7 +61,7 @@ def matches(pattern: str, server: str, tool: str) -> bool:
     return compiled is not None and compiled.fullmatch(f"{server}:{tool}") is not None
 
 
-def permits(grant: Grant, server: str, tool: str, permission: str) -> str | None:
+def permits(grant: Grant, server: str, tool: str, permission: str) -> Denial | None:
     """Decide whether a grant covers a tool.
 
     Args:
@@ -56,14 +71,16 @@ def permits(grant: Grant, server: str, tool: str, permission: str) -> str | None
         permission: permission the catalogue entry names; "" = ``CallTools`` is needed.
 
     Returns:
-        None when allowed, else public text that names what is missing.
+        None when allowed, else why not and what is missing.
     """
     pair = f"{server}:{tool}"
     deny = _compiled(grant.deny)
     if deny is not None and deny.fullmatch(pair) is not None:
-        return f"a deny rule covers {pair}"
+        return Denial(f"a deny rule covers {pair}", f"a grant without a deny rule for {pair}")
     allow = _compiled(grant.allow)
     if allow is None or allow.fullmatch(pair) is None:
-        return f"an allow rule for {pair}"
+        return Denial(f"no allow rule covers {pair}", f"an allow rule for {pair}")
     needed = permission or CALL_TOOLS
-    return None if needed in grant.permissions else f"permission {needed}"
+    if needed in grant.permissions:
+        return None
+    return Denial(f"the caller lacks permission {needed}", f"permission {needed}")

@@ -224,9 +224,7 @@ class _Process(Generic[C]):
             presence=presence,
         )
         metrics.ask("mesh_inflight", lambda: float(service.inflight))
-        metrics.ask(
-            "mesh_busy", lambda: float(sum(one.stats.busy for one in service.endpoints)), "slots"
-        )
+        metrics.ask("mesh_busy", lambda: float(service.busy), "slots")
         return service
 
     async def _live(self, service: Service, build: Build[C]) -> int:

@@ -101,6 +101,7 @@ class Service:
         self.presence = presence
         self.draining = False
         self._endpoints: list[Endpoint] = []
+        self._busy_retired = 0
         self._discovery = Discovery(bus, version=version, endpoints=self._endpoints)
         self._on_start: list[Hook] = []
         self._on_ready: list[Hook] = []
@@ -125,6 +126,11 @@ class Service:
         """Calls running now, over all endpoints."""
         return sum(endpoint.inflight for endpoint in self._endpoints)
 
+    @property
+    def busy(self) -> int:
+        """Calls refused for want of a slot since the start, by retired endpoints too."""
+        return self._busy_retired + sum(endpoint.stats.busy for endpoint in self._endpoints)
+
     def add_endpoint(self, endpoint: Endpoint) -> None:
         """Serve ``endpoint`` from the start of the service on.
 
@@ -145,6 +151,7 @@ class Service:
         """Drain one endpoint and forget it, while the service goes on."""
         self._endpoints.remove(endpoint)
         self._tell_capacity()
+        self._busy_retired += endpoint.stats.busy
         await endpoint.drain()
 
     def _tell_capacity(self) -> None:

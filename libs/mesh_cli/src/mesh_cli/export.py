@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mesh_chassis.addresses import is_loopback
 from mesh_chassis.broker_config import BrokerSettings, BrokerUser, render
 from mesh_cli.bootstrap import (
     KEK_FILE,
@@ -29,6 +30,9 @@ __all__ = ["Layout", "export"]
 CONFIG_DIR = "/etc/mesh"
 """Where a service container finds its folder."""
 STORE_DIR = "/data"
+DATA = "data"
+"""Folder that becomes the broker's store: made here, or the container engine makes it as root."""
+EVERYWHERE = "0.0.0.0"  # noqa: S104 - the container's own network; what is published decides
 NATS_PORT = 4222
 HTTP_PORT = 3000
 TCP_PORT = 9500
@@ -59,7 +63,8 @@ def export(
         The instances, in the order of their start.
 
     Raises:
-        Failure: the user's file asks for development mode, which is for loopback only.
+        Failure: the user's file asks for development mode, which is for loopback only, or has
+            an edge listen on loopback, where nobody outside the container reaches it.
     """
     if development(content):
         raise Failure(
@@ -67,12 +72,14 @@ def export(
             mend="set [security] auth_enabled = true",
             code=Exit.USAGE,
         )
+    content = _reachable(content)
     state = StateDir(root)
     state.create()
+    (root / DATA).mkdir(mode=0o700, exist_ok=True)
     people = users(layout.gateways, layout.runners)
     where = ensure_keys(state, people, static_token=content.security.auth_token)
     public = public_keys(where)
-    settings = BrokerSettings(store_dir=STORE_DIR, host="0.0.0.0", server_name="mesh")  # noqa: S104
+    settings = BrokerSettings(store_dir=STORE_DIR, host=EVERYWHERE, server_name="mesh")
     broker = [
         BrokerUser(name=user.name, public_nkey=public[user.name], rights=user.rights)
         for user in people
@@ -101,6 +108,22 @@ def export(
     for instance in plan:
         _write(state, instance, layout)
     return [instance.name for instance in plan]
+
+
+def _reachable(content: MeshFile) -> MeshFile:
+    """The file with an edge that others reach; who asked for loopback learns that it cannot be."""
+    for table, host in (("server", content.server.host), ("tcp", content.tcp.host)):
+        if host and is_loopback(host):
+            raise Failure(
+                f"{table}.host = {host} is reached from inside its container only",
+                mend=f"leave {table}.host out (then {EVERYWHERE}), or name an address of the "
+                "container; what the host publishes is decided in compose.yaml",
+                code=Exit.USAGE,
+            )
+    if content.server.host:
+        return content
+    server = msgspec.structs.replace(content.server, host=EVERYWHERE)
+    return msgspec.structs.replace(content, server=server)
 
 
 def _write(state: StateDir, instance: Instance, layout: Layout) -> None:

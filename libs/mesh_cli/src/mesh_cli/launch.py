@@ -268,7 +268,7 @@ def _servers(content: MeshFile, *, sample: bool) -> tuple[ServerDefinition, ...]
 
 def _choose_ports(content: MeshFile, options: Options) -> tuple[plan.Ports, list[str]]:
     """Free ports, and a remark for each usual one that was taken."""
-    host = content.server.host
+    host = content.server.address
     http_asked = options.http_port if options.http_port != ports.USUAL else content.server.port
     tcp_asked = options.tcp_port if options.tcp_port != ports.USUAL else content.tcp.port
     nats = ports.choose("NATS", "127.0.0.1", options.nats_port, ports.NATS_PORT)

@@ -223,14 +223,14 @@ def _document(server: ServerDefinition) -> dict[str, Any]:
 def _gateway(content: MeshFile, where: Where, http: int, tcp: int) -> dict[str, Any]:
     performance = content.performance
     rate = performance.rate_limit_per_second
-    local = is_loopback(content.server.host)
+    local = is_loopback(content.server.address)
     return {
         "http": {
-            "host": content.server.host,
+            "host": content.server.address,
             "port": http,
             "cors_origins": list(content.security.cors_origins),
         },
-        "tcp": {"host": content.tcp.host or content.server.host, "port": tcp},
+        "tcp": {"host": content.tcp.host or content.server.address, "port": tcp},
         "security": {"development": development(content)},
         "keys": {"kek_file": where.kek_file},
         "limits": {

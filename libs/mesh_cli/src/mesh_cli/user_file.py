@@ -25,6 +25,9 @@ DEFAULT_FILE = "mesh.toml"
 SAMPLE_SERVER = "time"
 """Server that runs when the user named none, so that a first call has something to call."""
 
+LOOPBACK = "127.0.0.1"
+"""Where a mesh listens that was not told otherwise."""
+
 TOKEN_VARIABLE = "MCP_AUTH_TOKEN"  # noqa: S105 - the name of a variable
 """Sets ``security.auth_token``."""
 
@@ -44,16 +47,21 @@ class ServerTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True)
     """``[server]``: the HTTP edge and who we say we are.
 
     Attributes:
-        host: address of the HTTP edge.
+        host: address of the HTTP edge; "" = 127.0.0.1, in containers 0.0.0.0.
         port: port of the first gateway; -1 = 3000 or the next free one, 0 = any free one.
         name: name shown to clients and in ``/health``.
         description: text shown to clients as instructions.
     """
 
-    host: str = "127.0.0.1"
+    host: str = ""
     port: Annotated[int, Meta(ge=-1, le=65535)] = -1
     name: str = "mesh"
     description: str = ""
+
+    @property
+    def address(self) -> str:
+        """Where the HTTP edge listens."""
+        return self.host or LOOPBACK
 
 
 class TcpTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):

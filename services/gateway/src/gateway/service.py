@@ -63,6 +63,7 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     """
     check_config(config)
     bus = service.bus
+    service.health.agent = config.server.name
     known = await Knowledge.open(service, config)
     dispatcher = Dispatcher(
         bus=bus, catalogs=known.catalogs, limits=config.limits, metrics=service.metrics

@@ -64,10 +64,20 @@ def test_what_is_listed_is_what_can_be_called() -> None:
 
 
 def test_a_denial_names_the_missing_grant() -> None:
-    with pytest.raises(MeshError, match="permission WriteKV"):
-        view(USER, KV).callable_tool("kv_set")
-    with pytest.raises(MeshError, match="an allow rule for fs:read"):
-        view(Grant(), FS).callable_tool("fs__read")
+    for grant, name, reason, missing in (
+        (USER, "kv_set", "the caller lacks permission WriteKV", "permission WriteKV"),
+        (Grant(), "fs__read", "no allow rule covers fs:read", "an allow rule for fs:read"),
+        (
+            USER,
+            "fs__wipe",
+            "a deny rule covers fs:wipe",
+            "a grant without a deny rule for fs:wipe",
+        ),
+    ):
+        with pytest.raises(MeshError) as caught:
+            view(grant, KV, FS).callable_tool(name)
+        assert caught.value.message == f"tool {name} is denied: {reason}"
+        assert caught.value.data == {"missing": missing}
 
 
 @pytest.mark.parametrize("name", ["FS__READ", "fs__read ", "fs__read\0", "", "x" * 10_000, "fs:"])

@@ -14,7 +14,7 @@ from mesh_cli.doctor.files import read_service, read_text, service_files
 from mesh_cli.doctor.finding import Finding
 from mesh_cli.doctor.listeners import who_listens
 from mesh_cli.failure import Exit, Failure
-from mesh_cli.plan import SERVICE_MODULES
+from mesh_cli.plan import SERVICE_MODULES, users
 from mesh_cli.state import RunRecord, StateDir
 
 __all__ = [
@@ -80,6 +80,7 @@ def check_keys(state: StateDir) -> Iterator[Finding]:
         )
         return
     broker = read_text(state.broker_config)
+    members = _members(state)
     for path in (state.keys, *sorted(state.keys.iterdir())):
         mode = stat.S_IMODE(path.stat().st_mode)
         if mode & 0o077:
@@ -90,7 +91,8 @@ def check_keys(state: StateDir) -> Iterator[Finding]:
                 why="other users of this machine can read the key",
                 mend=f"chmod {want} {path}",
             )
-        if path.suffix == ".nk":
+        # Keys of an earlier, larger mesh stay for the next one; nobody connects with them now.
+        if path.suffix == ".nk" and path.stem in members:
             yield from _seed(path, broker)
     for path in (state.keys / KEK_FILE, state.keys / PEPPER_FILE):
         if not path.exists():
@@ -109,6 +111,12 @@ def check_keys(state: StateDir) -> Iterator[Finding]:
                 why="its service cannot connect to the broker",
                 mend="restart mesh up; it makes a new key and tells the broker",
             )
+
+
+def _members(state: StateDir) -> set[str]:
+    """Who connects to the broker of this mesh: its instances, its stdio edges, its people."""
+    everywhere = {user.name for user in users(gateways=0, runners=0)}
+    return everywhere | {path.stem for path in service_files(state)}
 
 
 def _seed(path: Path, broker: str) -> Iterator[Finding]:
@@ -143,8 +151,8 @@ def check_ports(user: user_file.MeshFile | None, record: RunRecord | None) -> It
         return
     content = user or user_file.MeshFile()
     wanted = (
-        ("HTTP", content.server.host, content.server.port, ports.HTTP_PORT),
-        ("TCP", content.tcp.host or content.server.host, content.tcp.port, ports.TCP_PORT),
+        ("HTTP", content.server.address, content.server.port, ports.HTTP_PORT),
+        ("TCP", content.tcp.host or content.server.address, content.tcp.port, ports.TCP_PORT),
         ("NATS", "127.0.0.1", ports.USUAL, ports.NATS_PORT),
     )
     for what, host, asked, usual in wanted:

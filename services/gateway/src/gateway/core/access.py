@@ -12,7 +12,7 @@ import msgspec
 from gateway.core.routing import Item, Table, Template, Tool
 from mcp_proto.contracts.tenant_auth import Grant
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.policy import permits
+from mcp_proto.policy import Denial, permits
 
 __all__ = ["View", "clip", "grant_digest"]
 
@@ -35,7 +35,7 @@ class View:
         """Names tenant and grant: cursors of one view do not work in another."""
         self._callable: dict[str, Tool] = {}
 
-    def _missing(self, server: str, name: str, permission: str = "") -> str | None:
+    def _denial(self, server: str, name: str, permission: str = "") -> Denial | None:
         return permits(self.grant, server, name, permission)
 
     def callable_tool(self, name: str) -> Tool:
@@ -50,9 +50,9 @@ class View:
         tool = self.table.tool(name)
         if tool is None:
             raise MeshError(ErrorKind.PARAMS, f"unknown tool: {clip(name)}")
-        missing = self._missing(tool.server, tool.name, tool.permission)
-        if missing is not None:
-            raise _denied(f"tool {tool.listed}", missing)
+        denial = self._denial(tool.server, tool.name, tool.permission)
+        if denial is not None:
+            raise _denied(f"tool {tool.listed}", denial)
         # At most two spellings per tool reach this line, so the memo is bounded by the table.
         self._callable[name] = tool
         return tool
@@ -66,9 +66,9 @@ class View:
         prompt = self.table.prompt(name)
         if prompt is None:
             raise MeshError(ErrorKind.PARAMS, f"unknown prompt: {clip(name)}")
-        missing = self._missing(prompt.server, prompt.name)
-        if missing is not None:
-            raise _denied(f"prompt {prompt.listed}", missing)
+        denial = self._denial(prompt.server, prompt.name)
+        if denial is not None:
+            raise _denied(f"prompt {prompt.listed}", denial)
         return prompt
 
     def resource(self, uri: str) -> Item:
@@ -80,9 +80,9 @@ class View:
         resource = self.table.resource(uri)
         if resource is None:
             raise MeshError(ErrorKind.NOT_FOUND, "unknown resource", data={"uri": clip(uri, 2_048)})
-        missing = self._missing(resource.server, resource.name)
-        if missing is not None:
-            raise _denied("resource", missing, uri=clip(uri, 2_048))
+        denial = self._denial(resource.server, resource.name)
+        if denial is not None:
+            raise _denied("resource", denial, uri=clip(uri, 2_048))
         return resource
 
     def template(self, uri_template: str) -> Template:
@@ -94,9 +94,9 @@ class View:
         template = self.table.template(uri_template)
         if template is None:
             raise MeshError(ErrorKind.PARAMS, f"unknown resource template: {clip(uri_template)}")
-        missing = self._missing(template.server, template.listed)
-        if missing is not None:
-            raise _denied("resource template", missing)
+        denial = self._denial(template.server, template.listed)
+        if denial is not None:
+            raise _denied("resource template", denial)
         return template
 
     def tools(self) -> list[Tool]:
@@ -104,15 +104,13 @@ class View:
         return [
             tool
             for tool in self.table.tools.values()
-            if self._missing(tool.server, tool.name, tool.permission) is None
+            if self._denial(tool.server, tool.name, tool.permission) is None
         ]
 
     def prompts(self) -> list[Item]:
         """Every prompt that may be read."""
         return [
-            one
-            for one in self.table.prompts.values()
-            if self._missing(one.server, one.name) is None
+            one for one in self.table.prompts.values() if self._denial(one.server, one.name) is None
         ]
 
     def resources(self) -> list[Item]:
@@ -120,21 +118,19 @@ class View:
         return [
             one
             for one in self.table.resources.values()
-            if self._missing(one.server, one.name) is None
+            if self._denial(one.server, one.name) is None
         ]
 
     def templates(self) -> list[Template]:
         """Every template whose resources may be read."""
-        return [
-            one for one in self.table.templates if self._missing(one.server, one.listed) is None
-        ]
+        return [one for one in self.table.templates if self._denial(one.server, one.listed) is None]
 
 
-def _denied(what: str, missing: str, **data: str) -> MeshError:
+def _denied(what: str, denial: Denial, **data: str) -> MeshError:
     return MeshError(
         ErrorKind.DENIED,
-        f"{what} is denied: the caller lacks {missing}",
-        data={"missing": missing, **data},
+        f"{what} is denied: {denial.reason}",
+        data={"missing": denial.missing, **data},
     )
 
 

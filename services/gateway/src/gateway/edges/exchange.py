@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import Awaitable, Callable, MutableMapping
 from typing import Any
 
+import msgspec
+
 from gateway.edges.http_server import BODY, STATE, HttpConnection
 from gateway.edges.sse import Headers, Send, respond
 from mcp_proto.codec import encode_error
@@ -11,7 +13,9 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.jsonrpc import RequestId
 from mcp_proto.limits import EDGE_MESSAGE_BYTES
 
-__all__ = ["ClientGoneError", "Exchange", "Refused"]
+__all__ = ["MCP_PATHS", "ClientGoneError", "Exchange", "Refused"]
+
+MCP_PATHS = frozenset(("/mcp", "/mcp/"))
 
 SLOW_AFTER_S = 10.0
 SLOW_BYTES_PER_S = 1_024
@@ -26,7 +30,7 @@ class ClientGoneError(Exception):
 
 
 class Refused(Exception):  # noqa: N818 - an answer, not a fault
-    """The transport refuses the request: a status, and a JSON-RPC error without id."""
+    """The transport refuses the request: a status, and an error without id."""
 
     def __init__(self, status: int, error: MeshError, headers: Headers = ()) -> None:
         super().__init__(error.message)
@@ -128,12 +132,16 @@ class Exchange:
         await respond(self.send, status, body, self.cors, kind=kind)
 
     async def refuse(self, refused: Refused, request_id: RequestId | None = None) -> None:
-        """The refusal as an answer."""
+        """The refusal as an answer: JSON-RPC where MCP is spoken, else ``{"error": …}``."""
         headers = list(refused.headers)
         wait_s = refused.error.retry_after_s
         if refused.status in {429, 503} and wait_s is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(wait_s))))
-        await self.answer(refused.status, encode_error(request_id, refused.error), headers)
+        if self.path in MCP_PATHS:
+            body = encode_error(request_id, refused.error)
+        else:
+            body = msgspec.json.encode({"error": refused.error.to_object()})
+        await self.answer(refused.status, body, headers)
 
 
 def _too_large() -> Refused:

@@ -13,7 +13,7 @@ from gateway.backend import HttpBackend
 from gateway.config import GatewayConfig, is_loopback
 from gateway.core import httprules
 from gateway.core.httprules import CORS_EXPOSED, CORS_HEADERS, HostRules
-from gateway.edges.exchange import ClientGoneError, Exchange, Receive, Refused, Scope
+from gateway.edges.exchange import MCP_PATHS, ClientGoneError, Exchange, Receive, Refused, Scope
 from gateway.edges.http_server import HttpServer
 from gateway.edges.mcp_http import McpRoute
 from gateway.edges.plain_http import PlainRoutes
@@ -112,7 +112,7 @@ class HttpEdge:
                 await self._preflight(exchange)
                 return
         path = exchange.path
-        if path in {"/mcp", "/mcp/"}:
+        if path in MCP_PATHS:
             await self._mcp.serve(exchange, await self._caller(exchange))
         elif path.startswith("/tools/"):
             await self._plain.call_tool(exchange, await self._caller(exchange))

@@ -62,12 +62,11 @@ class PlainRoutes:
             gate.pace(monotonic())
             gate.enter()
         except MeshError as error:
-            await self._fail(exchange, error)
-            return
+            raise Refused(error.http_status, error) from None
         try:
             result = await self._call(exchange.path.removeprefix("/tools/"), body, caller)
         except MeshError as error:
-            await self._fail(exchange, error)
+            raise Refused(error.http_status, error) from None
         else:
             await exchange.answer(200, result)
         finally:
@@ -89,13 +88,6 @@ class PlainRoutes:
         request = ModernRequest("tools/call", params, meta_of(params), "http")
         result = await self._backend.dispatch(request, caller)
         return to_legacy_result("tools/call", result, NEWEST_LEGACY)
-
-    async def _fail(self, exchange: Exchange, error: MeshError) -> None:
-        headers: tuple[tuple[bytes, bytes], ...] = ()
-        if error.http_status in {429, 503} and error.retry_after_s is not None:
-            headers = ((b"retry-after", b"%d" % max(1, round(error.retry_after_s))),)
-        body = msgspec.json.encode({"error": error.to_object()})
-        await exchange.answer(error.http_status, body, headers)
 
     async def report(self, exchange: Exchange) -> None:
         """`GET /health`, `/ready`, `/metrics`.

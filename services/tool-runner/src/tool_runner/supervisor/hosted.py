@@ -33,6 +33,8 @@ FINISH_S = 5.0
 """On a wanted restart, how long running calls may go on."""
 ERA_TTL_S = 600.0
 """How long a server counts as legacy without asking: a stale verdict is wrong without a sign."""
+LAST_WORDS_LINES = 100
+"""Of a life that is over: kept of its stderr."""
 DEADLINE_COUNTS_S = 5.0
 """A call that ran out after less says more about its caller's patience than about the server."""
 
@@ -84,6 +86,7 @@ class HostedServer:
         self.state = ServerState.STOPPED
         self.reason = ""
         self.restarts = 0
+        self._last_words: list[str] = []
         self._children = children
         self._settings = settings
         self._on_catalog = on_catalog
@@ -132,9 +135,10 @@ class HostedServer:
         return str(self._breaker.state.value)
 
     def log_tail(self, lines: int = 20) -> list[str]:
-        """Newest lines of the child's stderr."""
+        """Newest lines of the child's stderr; those of its last life while it has said nothing."""
         upstream = self._upstream or self._candidate
-        return upstream.log_tail(lines) if upstream is not None else []
+        said = upstream.log_tail(lines) if upstream is not None else []
+        return said or self._last_words[-lines:]
 
     def start(self) -> None:
         """Begin the first life."""
@@ -274,6 +278,7 @@ class HostedServer:
                 self._enter(ServerState.WAITING)
             self._learn(upstream)
             await upstream.close()
+            self._last_words = upstream.log_tail(LAST_WORDS_LINES)
             self._candidate = None
         now = self._loop.time()
         _log.warning("the server ended: %s", reason, extra={"server": self.name})

@@ -27,6 +27,8 @@ LOG_LINE_BYTES = 8 * 1024
 LOG_RING_LINES = 2000  # very short lines cost more than their bytes
 _FLOOD_BYTES = 8 * 1024 * 1024
 """Bytes of log in one second after which the child is left waiting for the rest of it."""
+_REST_READ_BYTES = 64 * 1024
+_REST_READS = 16  # a pipe holds 64 KiB, unless the child made it larger (up to 1 MiB)
 
 _log = logging.getLogger(__name__)
 
@@ -119,8 +121,9 @@ class Pipes:
         self._on_broken()
 
     def close(self) -> None:
-        """Let go of all pipes."""
+        """Let go of all pipes; what the child last said on stderr is read before."""
         self.close_input()
+        self.log.read_rest()
         for transport in (self._in, self._err):
             if transport is not None:
                 transport.close()
@@ -220,10 +223,30 @@ class LogPipe(asyncio.Protocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """Called by the event loop."""
         self._transport = None
+        self._flush()
+        self._report_dropped()
+
+    def read_rest(self) -> None:
+        """Take what a child that has exited left in the pipe, without waiting for more.
+
+        A descendant may hold the pipe open and go on writing, so this is bounded.
+        """
+        pipe = self._transport.get_extra_info("pipe") if self._transport is not None else None
+        if pipe is not None:
+            for _ in range(_REST_READS):
+                try:
+                    data = os.read(pipe.fileno(), _REST_READ_BYTES)
+                except OSError:
+                    break  # nothing there now
+                if not data:
+                    break
+                self.data_received(data)
+        self._flush()
+
+    def _flush(self) -> None:
         if self._rest:
             self._keep(self._rest)
             self._rest = b""
-        self._report_dropped()
 
     def _resume(self) -> None:
         if self._transport is not None:

@@ -220,7 +220,13 @@ class StdioUpstream:
         wanted += b'"resourcesListChanged":true}'
         params = b"{" + wanted + b"," + discover_params()[1:]
         for _ in range(_LISTENS_MAX):
-            answer = await self.session.ask("subscriptions/listen", params, _LISTEN_S)
+            try:
+                answer = await self.session.ask("subscriptions/listen", params, _LISTEN_S)
+            except MeshError as error:
+                # Usually the child has ended; then its next life listens anew.
+                server = self._definition.name
+                _log.info("no longer listens: %s", error.message, extra={"server": server})
+                return
             if isinstance(answer, ErrorObject):
                 return  # it has no lists that change
 
