@@ -6,6 +6,7 @@ import signal
 import socket
 import subprocess
 import sys
+import time
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -34,7 +35,11 @@ def findings(mesh: RunningMesh, *words: str) -> dict[str, str]:
         assert one["what"]
         assert one["why"]
         assert one["mend"]
-    return {one["check"]: f"{one['what']} {one['why']} {one['mend']}" for one in found}
+    told: dict[str, str] = {}
+    for one in found:
+        words = f"{one['what']} {one['why']} {one['mend']}\n"
+        told[one["check"]] = told.get(one["check"], "") + words
+    return told
 
 
 @pytest.fixture(scope="module")
@@ -137,3 +142,63 @@ def test_service_that_hangs_is_found(well: RunningMesh) -> None:
         assert "registry-1" in findings(well)["service"]
     finally:
         well.kill("registry-1", signal.SIGCONT)
+
+
+GUARDED = f"""
+[security]
+auth_enabled = true
+
+[[mcp_servers]]
+name = "broken"
+command = "{sys.executable}"
+args = ["-c", "import sys; sys.exit('no database')"]
+"""
+
+
+@pytest.fixture(scope="module")
+def guarded(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A mesh that asks for keys, whose one server never starts."""
+    yield from run(RunningMesh(tmp_path_factory.mktemp("guarded") / "room", config=GUARDED))
+
+
+def test_server_that_never_started_is_listed_found_and_can_be_restarted(
+    guarded: RunningMesh,
+) -> None:
+    (row,) = (
+        one
+        for one in json.loads(guarded.mesh("server", "list", "--json").stdout)
+        if one["server"] == "broken"
+    )
+    assert row["state"] in {"failing", "quarantined"}
+    assert row["defined"] == "config"
+    assert "exited with status 1" in row["reason"]
+    assert row["log"][-1] == "no database"
+    assert "exited with status 1" in guarded.mesh("server", "list").stdout
+    told = findings(guarded)["upstream"]
+    assert "exited with status 1" in told
+    assert "it last said: no database" in told
+    assert "mesh server restart broken" in told
+    assert "restarting broken" in guarded.mesh("server", "restart", "broken").stdout
+
+
+def test_server_that_dies_after_it_has_run_is_found(guarded: RunningMesh, tmp_path: Path) -> None:
+    flag = tmp_path / "gone"
+    program = f"test -e {flag} && exit 7; exec {sys.executable} -m mcp_server_time"
+    guarded.mesh("server", "add", "brief", "--", "sh", "-c", program)
+    try:
+        assert "brief" not in findings(guarded)["upstream"]
+        flag.touch()
+        guarded.mesh("server", "restart", "brief")
+        until = time.monotonic() + 20
+        while "brief" not in (told := findings(guarded)["upstream"]):
+            assert time.monotonic() < until
+        assert "exited with status 7" in told
+        (row,) = (
+            one
+            for one in json.loads(guarded.mesh("server", "list", "--json").stdout)
+            if one["server"] == "brief"
+        )
+        assert row["state"] in {"failing", "quarantined"}
+        assert row["tools"] > 0
+    finally:
+        guarded.mesh("server", "remove", "brief")

@@ -110,6 +110,8 @@ async def test_a_script_calls_a_tool_by_its_path(gateway: Running) -> None:
     assert unknown.json()["error"]["code"] == -32602
     assert health.json()["status"] == "healthy"
     assert 'mesh_calls_total{edge="http",method="tools/call",outcome="ok"} 2.0' in metrics.text
+    assert 'mesh_sessions{edge="http"}' in metrics.text
+    assert 'mesh_sessions{edge="tcp"}' in metrics.text
 
 
 async def test_one_line_through_a_half_closed_socket_is_answered(gateway: Running) -> None:

@@ -11,7 +11,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from gateway.config import HttpConfig, LimitsConfig, SecurityConfig
+from gateway.config import HttpConfig, LimitsConfig, SecurityConfig, ServerConfig
 from gateway.testing import (
     ENVELOPE,
     JSON_HEADERS,
@@ -23,6 +23,7 @@ from gateway.testing import (
     text_result,
     tool,
 )
+from mesh_chassis.testing.conditions import eventually
 
 MEGABYTE = 1024 * 1024
 
@@ -330,6 +331,53 @@ async def test_plain_calls_take_json_and_only_with_a_token_what_curl_claims(
     assert (await client.post(path, content=b"", headers=JSON_HEADERS)).status_code == 200
     assert (await client.get(path)).status_code == 405
     assert (await client.get("/nothing")).status_code == 404
+
+
+async def test_every_refusal_beside_mcp_has_one_shape(around: Surroundings, connect_bus) -> None:
+    around.allow("good")
+    security = SecurityConfig(development=False)
+    async with (
+        running_gateway(around, connect_bus, "gateway-2", security=security) as closed,
+        httpx.AsyncClient(base_url=closed.http) as client,
+    ):
+        token = {"authorization": "Bearer good"}
+        for path, headers, status in (
+            ("/tools/echo", {}, 401),
+            ("/tools/none", token, 404),
+            ("/tools/echo", {**token, "content-type": "text/plain"}, 415),
+            ("/nothing", token, 404),
+        ):
+            answer = await client.post(path, content=b"{}", headers=headers)
+            assert answer.status_code == status
+            assert list(answer.json()) == ["error"]
+            assert answer.json()["error"]["message"]
+        spoken = (await client.post("/mcp", content=CALL, headers=CALL_HEADERS)).json()
+        assert list(spoken) == ["jsonrpc", "id", "error"]
+
+
+async def test_a_gateway_is_not_ready_while_no_credential_can_be_checked(
+    around: Surroundings, connect_bus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.identity.POSITIVE_S", 0.3)
+    monkeypatch.setattr("gateway.identity.PROBE_EVERY_S", 0.05)
+    server = ServerConfig(name="shop")
+    async with (
+        running_gateway(around, connect_bus, "gateway-2", server=server) as gateway,
+        httpx.AsyncClient(base_url=gateway.http) as client,
+    ):
+        assert (await client.get("/ready")).json() == {"ready": True, "reasons": []}
+        health = (await client.get("/health")).json()
+        assert (health["agent"], health["checks"]["tenant-auth"]) == ("shop", "healthy")
+        await around.stop()
+
+        async def refuses() -> bool:
+            return (await client.get("/ready")).status_code == 503
+
+        await eventually(refuses)
+        (reason,) = (await client.get("/ready")).json()["reasons"]
+        assert reason.startswith("tenant-auth does not answer")
+        health = await client.get("/health")
+        assert (health.status_code, health.json()["status"]) == (200, "degraded")
 
 
 async def test_a_closed_gateway_asks_for_a_token(around: Surroundings, connect_bus) -> None:

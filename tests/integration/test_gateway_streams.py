@@ -13,6 +13,8 @@ import pytest
 import pytest_asyncio
 
 from gateway.config import ListsConfig, SecurityConfig
+from gateway.edges import mcp_legacy
+from gateway.edges.sse import LateReply
 from gateway.testing import (
     DEMO_TENANT,
     ENVELOPE,
@@ -248,6 +250,22 @@ async def test_a_session_continues_and_ends_on_another_gateway(
             return (await old(client, "ping", session=session)).status_code == 404
 
         await eventually(gone)
+
+
+async def test_a_refused_post_leaves_no_answer_that_begins_later(
+    client: httpx.AsyncClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    abandoned: list[LateReply] = []
+
+    class Watched(LateReply):
+        async def abandon(self) -> None:
+            abandoned.append(self)
+            await super().abandon()
+
+    monkeypatch.setattr(mcp_legacy, "LateReply", Watched)
+    assert (await old(client, "ping", session="x" * 43)).status_code == 404
+    assert (await old(client, "ping")).status_code == 400
+    assert len(abandoned) == 2
 
 
 async def test_a_session_is_bound_to_its_principal(

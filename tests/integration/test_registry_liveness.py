@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from pathlib import Path
 
 import msgspec
+import pytest
 import pytest_asyncio
 
 from mcp_proto import buckets, catalogs
@@ -32,13 +33,14 @@ class Runner:
         self.bus = bus
         self._beating: asyncio.Task[None] | None = None
 
-    async def begin(self, *servers: str) -> None:
+    async def begin(self, *servers: str, declared: tuple[str, ...] = ()) -> None:
         await InstanceEndpoint.of(self.bus).start()
         record = InstanceRecord(
             service="tool-runner",
             instance=self.bus.instance,
             version="1",
             servers=dict.fromkeys(servers, "0" * 64),
+            declared=declared,
         )
         self._beating = asyncio.create_task(self._beat(msgspec.json.encode(record)))
 
@@ -65,10 +67,10 @@ class Mesh:
         self.operator = operator
         self.runners: list[Runner] = []
 
-    async def add(self, bus: Bus, *servers: str) -> Runner:
+    async def add(self, bus: Bus, *servers: str, declared: tuple[str, ...] = ()) -> Runner:
         runner = Runner(bus)
         self.runners.append(runner)
-        await runner.begin(*servers)
+        await runner.begin(*servers, declared=declared)
         return runner
 
     async def put(self, server: str, *, tenant: str = "_") -> None:
@@ -131,6 +133,21 @@ async def test_server_of_a_dead_instance_is_down_but_stays_listed(mesh: Mesh, co
     await eventually(second_alone)
     await two.die()
     await mesh.becomes("notes", "down")
+
+
+async def test_server_that_never_registered_is_listed_and_can_be_restarted(
+    mesh: Mesh, connect_bus
+) -> None:
+    restart = contract.RestartServer(name="broken")
+    with pytest.raises(MeshError, match="no server broken"):
+        await mesh.operator.operation(contract.server_restart, restart)
+    await mesh.add(await connect_bus("tool-runner", "runner-1"), declared=("_.broken",))
+    await mesh.becomes("broken", "down")
+    row = (await mesh.rows())["broken"]
+    assert (row.defined, row.tools, row.instances) == ("config", 0, ())
+    await mesh.operator.operation(contract.server_restart, restart)
+    kv = await KV.open(mesh.operator, buckets.SERVERS)
+    assert await kv.get(contract.restart_key("_", "broken")) is not None
 
 
 async def test_instance_that_purges_its_key_is_gone_at_once(mesh: Mesh, connect_bus) -> None:

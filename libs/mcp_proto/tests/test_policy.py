@@ -47,7 +47,7 @@ def test_a_grant_decides(grant: Grant, permission: str, answer: str | None) -> N
     ("grant", "missing"),
     [
         (Grant(allow=("*",)), "permission CallTools"),
-        (Grant(), "no allow rule covers time:now"),
+        (Grant(), "an allow rule for time:now"),
         (Grant(allow=("*",), deny=("*",)), "a grant without a deny rule for time:now"),
     ],
 )

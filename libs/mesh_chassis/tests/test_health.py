@@ -74,3 +74,15 @@ def test_health_replaces_and_removes_checks_and_has_a_bound() -> None:
     health.remove("0")
     health.remove("unknown")
     assert health.ready
+
+
+def test_readiness_follows_a_condition_without_making_the_process_unhealthy() -> None:
+    health = Health("x")
+    cut_off = True
+    health.unready_while("nobody checks credentials", lambda: cut_off)
+    assert health.reasons() == ("nobody checks credentials",)
+    assert health.report().status is Status.DEGRADED
+    assert health.report().http_status == 200
+    cut_off = False
+    assert health.ready
+    assert health.report().status is Status.HEALTHY

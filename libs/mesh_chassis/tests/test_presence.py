@@ -72,6 +72,8 @@ async def test_presence_writes_changes_at_once_and_purges_when_stopped(
     await seen.until(lambda one: one is not None and (one.slots, one.inflight) == (32, 7))
     presence.set_servers({"_.time": "abc"})
     await seen.until(lambda one: one is not None and one.servers == {"_.time": "abc"})
+    presence.set_declared(["_.time", "_.broken"])
+    await seen.until(lambda one: one is not None and one.declared == ("_.time", "_.broken"))
     count = len(seen.records)
     presence.set_servers({"_.time": "abc"})
     presence.set_draining()

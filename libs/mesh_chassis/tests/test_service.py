@@ -162,6 +162,23 @@ async def test_service_serves_and_retires_endpoints_while_it_runs(
     assert service.presence.said == ["slots 3", "start", "slots 6", "slots 3"]
 
 
+async def test_service_counts_refusals_of_an_endpoint_that_is_retired(
+    service: Service, connect_bus
+) -> None:
+    caller = await connect_bus("gateway", "gateway-2")
+    await service.start()
+    late = endpoint(service.bus, "svc-late")
+    late.slots = 0
+    await service.serve(late)
+    with pytest.raises(MeshError) as caught:
+        await call(caller, "svc-late")
+    assert caught.value.kind is ErrorKind.OVERLOADED
+    refused = late.stats.busy
+    assert service.busy == refused > 0
+    await service.retire(late)
+    assert service.busy == refused
+
+
 async def test_service_still_serves_during_the_accept_time_and_finishes_what_runs(
     service: Service, connect_bus
 ) -> None:

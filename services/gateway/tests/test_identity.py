@@ -250,7 +250,8 @@ async def test_caller_who_cannot_be_checked_is_told_that_nothing_ran(
     world.answer = MeshError(kind, "away")
     with pytest.raises(MeshError) as caught:
         await world.identities.caller("c")
-    assert caught.value.kind is ErrorKind.NO_RUNNER
+    expected = ErrorKind.BUS if kind is ErrorKind.BUS else ErrorKind.NO_RUNNER
+    assert caught.value.kind is expected
     assert caught.value.outcome is Outcome.NOT_EXECUTED
     assert caught.value.retry_after_s is not None
 
@@ -261,3 +262,35 @@ async def test_caller_who_is_cut_is_not_served_while_tenant_auth_restarts(world:
     world.identities.feed("key.k1", record(revoked_ms=1), 2)
     with pytest.raises(MeshError):
         await world.identities.caller("c")
+
+
+async def test_readiness_ends_when_no_identity_is_believed_and_returns_with_an_answer(
+    world: World,
+) -> None:
+    await world.identities.caller("c")
+    world.answer = MeshError(ErrorKind.NO_RUNNER, "away")
+    world.clock.advance(30.0)
+    assert not world.identities.unanswered
+    world.clock.advance(0.1)
+    assert world.identities.unanswered
+    with pytest.raises(MeshError):
+        await world.identities.caller("c")
+    assert world.identities.unanswered
+    world.answer = MeshError(ErrorKind.UNAUTHENTICATED, "no")
+    with pytest.raises(MeshError):
+        await world.identities.caller("other")
+    assert not world.identities.unanswered
+    world.age_s = 31.0
+    assert world.identities.stale
+
+
+async def test_tenant_auth_is_probed_without_callers(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("gateway.identity.PROBE_EVERY_S", 0.02)
+    world.answer = MeshError(ErrorKind.UNAUTHENTICATED, "no")
+    world.clock.advance(31.0)
+    assert world.identities.unanswered
+    world.tasks.spawn(world.identities.probe(), name="probe")
+    await eventually(lambda: not world.identities.unanswered)
+    assert world.asked == [("", "")]

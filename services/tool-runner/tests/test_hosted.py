@@ -1,10 +1,11 @@
 """A hosted server's lives, with real children."""
 
 import asyncio
+import sys
 
 import pytest
 
-from mcp_proto.contracts.registry import Catalog
+from mcp_proto.contracts.registry import Catalog, ServerDefinition
 from tool_runner.supervisor.hosted import HostedServer, HostSettings, ServerState
 from tool_runner.upstreams.stdio import StdioUpstream
 from tool_runner.upstreams.upstream import Offer
@@ -38,5 +39,20 @@ async def test_next_life_comes_when_a_start_fails_in_an_unforeseen_way(
             await listed.wait()
         assert hosted.state is ServerState.RUNNING
         assert restarted == ["evil"]
+    finally:
+        await hosted.close(at_once=True)
+
+
+async def test_last_words_of_a_child_are_kept_while_it_waits_for_its_next_life(rig) -> None:
+    words = "import sys; sys.stderr.write('no database\\nat all'); sys.exit(3)"
+    definition = ServerDefinition(name="mute", command=sys.executable, args=("-c", words))
+    hosted = HostedServer(definition, rig.children, HostSettings(), lambda _: None)
+    hosted.start()
+    try:
+        await hosted.settled(10.0)
+        assert hosted.state is ServerState.WAITING
+        assert hosted.pid == 0
+        assert hosted.log_tail(20) == ["no database", "at all"]
+        assert hosted.log_tail(1) == ["at all"]
     finally:
         await hosted.close(at_once=True)

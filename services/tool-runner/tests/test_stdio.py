@@ -14,6 +14,7 @@ import pytest
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.versions import Revision
+from mesh_chassis.testing.conditions import eventually
 from tool_runner.upstreams.upstream import Request
 
 
@@ -70,6 +71,39 @@ async def test_runner_finds_a_modern_server_and_calls_it(rig, tmp_path):
     answer = msgspec.json.decode(await upstream.call(request))
     assert answer["structuredContent"] == {"result": 3}
     assert [msgspec.json.decode(one)["params"]["progressToken"] for one in heard] == ["mine"] * 3
+
+
+async def test_runner_listens_quietly_no_more_when_a_modern_child_ends(rig, tmp_path, caplog):
+    script = tmp_path / "listener.py"
+    script.write_text(
+        textwrap.dedent(
+            """
+            import json, sys
+
+            for line in sys.stdin:
+                asked = json.loads(line)
+                if asked["method"] == "subscriptions/listen":
+                    sys.exit(4)
+                result = {
+                    "resultType": "complete",
+                    "supportedVersions": ["2026-07-28"],
+                    "capabilities": {},
+                    "serverInfo": {"name": "l", "version": "1"},
+                    "ttlMs": 0,
+                    "cacheScope": "private",
+                }
+                answer = {"jsonrpc": "2.0", "id": asked["id"], "result": result}
+                print(json.dumps(answer), flush=True)
+            """
+        )
+    )
+    caplog.set_level("INFO")
+    upstream = rig.make(ServerDefinition(name="l", command=sys.executable, args=(str(script),)))
+    await upstream.start()
+    assert upstream.handshake.modern
+    assert await upstream.wait_ended() == "exited with status 4"
+    await eventually(lambda: "no longer listens" in caplog.text)
+    assert [one for one in caplog.records if one.levelname == "ERROR"] == []
 
 
 @pytest.mark.parametrize("module", ["mcp_server_time", "mcp_server_git"])

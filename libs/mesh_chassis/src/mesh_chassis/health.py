@@ -66,6 +66,7 @@ class Health:
         self._started = clock.monotonic()
         self._checks: dict[str, _Named] = {}
         self._unready: dict[str, None] = {}
+        self._gates: dict[str, Callable[[], bool]] = {}
 
     def add(self, name: str, check: Check, *, required: bool = True) -> None:
         """Add or replace a check.
@@ -97,7 +98,7 @@ class Health:
                 overall = Status.UNHEALTHY
             elif status is not Status.HEALTHY and overall is Status.HEALTHY:
                 overall = Status.DEGRADED
-        if overall is Status.HEALTHY and self._unready:
+        if overall is Status.HEALTHY and self._held():
             overall = Status.DEGRADED
         return Report(
             status=overall,
@@ -105,6 +106,23 @@ class Health:
             uptime_seconds=int(self._clock.monotonic() - self._started),
             checks=checks,
         )
+
+    def unready_while(self, reason: str, holds: Callable[[], bool]) -> None:
+        """Ask for no work while ``holds()`` is true: the process is well, but can do none.
+
+        Unlike a required check this does not make the whole unhealthy: to start the process again
+        would not help.
+
+        Args:
+            reason: shown by readiness.
+            holds: looks at state and returns at once.
+
+        Raises:
+            ValueError: too many.
+        """
+        if reason not in self._gates and len(self._gates) >= CHECKS_MAX:
+            raise ValueError(f"more than {CHECKS_MAX} conditions of readiness")
+        self._gates[reason] = holds
 
     def unready(self, reason: str) -> None:
         """Ask for no more work until ``ready_again`` takes the reason back."""
@@ -121,7 +139,10 @@ class Health:
             for name, named in self._checks.items()
             if named.required and _look(name, named.check) is Status.UNHEALTHY
         )
-        return (*self._unready, *down)
+        return (*self._held(), *down)
+
+    def _held(self) -> tuple[str, ...]:
+        return (*self._unready, *(reason for reason, holds in self._gates.items() if holds()))
 
     @property
     def ready(self) -> bool:

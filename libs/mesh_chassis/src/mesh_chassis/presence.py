@@ -11,7 +11,7 @@ import logging
 import os
 import random
 import socket
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 
 import msgspec
 
@@ -91,6 +91,11 @@ class Presence:
             self._record = msgspec.structs.replace(self._record, servers=dict(servers))
             self._changed.set()
 
+    def set_declared(self, servers: Iterable[str]) -> None:
+        """Say which servers this process is told to run: ``{tenant}.{server}``."""
+        self._record = msgspec.structs.replace(self._record, declared=tuple(servers))
+        self._changed.set()
+
     def set_slots(self, slots: int, inflight: Callable[[], int]) -> None:
         """Set the capacity and where to ask for its use."""
         self._inflight = inflight
@@ -164,4 +169,4 @@ class Presence:
             "the instance record has %d bytes, servers are left out", len(data),
             extra={"servers": len(self._record.servers)},
         )  # fmt: skip
-        return msgspec.json.encode(msgspec.structs.replace(self.record, servers={}))
+        return msgspec.json.encode(msgspec.structs.replace(self.record, servers={}, declared=()))

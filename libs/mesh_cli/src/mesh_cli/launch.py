@@ -20,7 +20,6 @@ from mcp_proto.contracts.registry import ServerDefinition
 from mesh_chassis.addresses import is_loopback
 from mesh_cli import plan, ports, terminal
 from mesh_cli.credential import first_credential
-from mesh_cli.doctor.live import last_error
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.fleet import Fleet
 from mesh_cli.options import Target
@@ -28,6 +27,7 @@ from mesh_cli.platform import operator_bus
 from mesh_cli.proof import Edge, Proof, prove
 from mesh_cli.screen import Facts, render
 from mesh_cli.state import RunLock, StateDir
+from mesh_cli.upstreams import last_error
 from mesh_cli.user_file import SAMPLE_SERVER, TOKEN_VARIABLE, MeshFile, UserFile
 
 __all__ = ["Options", "run"]

@@ -7,6 +7,7 @@ dictionary lookup, and a revocation is in force within a second.
 """
 
 import asyncio
+import contextlib
 import hashlib
 import logging
 from collections import OrderedDict
@@ -43,6 +44,8 @@ ENTRIES_MAX = 50_000
 NEGATIVES_MAX = 10_000
 FRESH_S = 30.0
 """Longest time without proof that the watch works."""
+PROBE_EVERY_S = 5.0
+"""How often tenant-auth is asked for the sake of readiness when no caller makes us ask."""
 CONTEXT_ASK_S = 10.0
 """The signer renews a context in time; this keeps even the question out of most calls."""
 
@@ -160,6 +163,28 @@ class Identities:
         self._revoked: OrderedDict[str, None] = OrderedDict()
         self._cuts = 0
         self._cut_at = float("-inf")
+        self._answered_at = clock.monotonic()
+
+    @property
+    def unanswered(self) -> bool:
+        """Whether tenant-auth is away for so long that no identity is believed any more."""
+        return self._clock.monotonic() - self._answered_at > POSITIVE_S
+
+    @property
+    def stale(self) -> bool:
+        """Whether the watch of ``mesh_config`` has not proved itself for too long."""
+        return self._age_s() > FRESH_S
+
+    async def probe(self) -> None:
+        """Ask tenant-auth now and then, so that ``unanswered`` is true without callers; for ever.
+
+        A gateway that is not ready gets no callers who would find out that it works again.
+        """
+        while True:
+            if self._clock.monotonic() - self._answered_at >= PROBE_EVERY_S:
+                with contextlib.suppress(MeshError):
+                    await self._asked("", "")
+            await asyncio.sleep(PROBE_EVERY_S / 2)
 
     def known(self, credential: str, tenant: str = "") -> Caller | None:
         """The caller if the credential is remembered as good: no waiting, a microsecond.
@@ -174,7 +199,7 @@ class Identities:
         now = self._clock.monotonic()
         if now >= entry.good_until:
             return None
-        if self._age_s() > FRESH_S:
+        if self.stale:
             raise _stale()
         if now - entry.checked > REFRESH_S and not entry.refreshing:
             self._refresh(key, entry, credential, tenant)
@@ -198,7 +223,7 @@ class Identities:
             raise MeshError(ErrorKind.UNAUTHENTICATED, "a credential is required")
         if len(credential) > CREDENTIAL_CHARS_MAX or not credential.isascii():
             raise MeshError(ErrorKind.UNAUTHENTICATED, "the credential is malformed")
-        if self._age_s() > FRESH_S:
+        if self.stale:
             raise _stale()
         key = _key(credential, tenant)
         refused = self._negatives.get(key)
@@ -247,10 +272,10 @@ class Identities:
 
     async def _ask(self, key: bytes, credential: str, tenant: str) -> Caller:
         cuts = self._cuts
-        identity = await self._authenticate(credential, tenant)
+        identity = await self._asked(credential, tenant)
         if cuts != self._cuts:
             # Something was cut while we asked: the answer may be from before.
-            identity = await self._authenticate(credential, tenant)
+            identity = await self._asked(credential, tenant)
         if identity.credential_id in self._revoked:
             raise MeshError(ErrorKind.UNAUTHENTICATED, "the credential is revoked")
         now = self._clock.monotonic()
@@ -268,6 +293,16 @@ class Identities:
             entry.checked, entry.good_until = now, now + life
         self._entries.move_to_end(key)
         return entry.caller
+
+    async def _asked(self, credential: str, tenant: str) -> Identity:
+        try:
+            identity = await self._authenticate(credential, tenant)
+        except MeshError as error:
+            if error.kind not in _AWAY:
+                self._answered_at = self._clock.monotonic()
+            raise
+        self._answered_at = self._clock.monotonic()
+        return identity
 
     def _refresh(self, key: bytes, entry: _Entry, credential: str, tenant: str) -> None:
         entry.refreshing = True
@@ -358,7 +393,8 @@ def _key(credential: str, tenant: str) -> bytes:
 def _unasked(error: MeshError) -> MeshError:
     """Whatever became of the question, the caller's request has not begun."""
     return MeshError(
-        ErrorKind.NO_RUNNER,
+        # A broker that is away is no matter of tenant-auth: say what the call itself would say.
+        ErrorKind.BUS if error.kind is ErrorKind.BUS else ErrorKind.NO_RUNNER,
         "credentials cannot be checked now",
         retry_after_s=1.0,
         internal=f"{error.kind}: {error.message}",

@@ -8,7 +8,9 @@ from gateway.config import GatewayConfig, check_config
 from gateway.edges.http import HttpEdge
 from gateway.edges.tcp import TcpEdge
 from gateway.handlers import Dispatcher
+from gateway.identity import Identities
 from gateway.knowledge import Knowledge
+from mesh_chassis.health import Status
 from mesh_chassis.service import Service
 
 __all__ = ["NAME", "Edges", "build", "build_edges"]
@@ -92,8 +94,29 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
         # Below the bound of the whole drain, so that the rest is still answered within it.
         drain_s=max(0.5, config.service.drain_s - config.service.accept_s - ANSWER_S),
     )
+    _tell_of_credentials(service, known.identities)
     service.on_ready(edges.start)
     service.on_drain(over_bus.end_streams)
     service.on_drain(edges.drain)
     service.add_health_check("nats", lambda: bus.connected)
     return edges
+
+
+def _tell_of_credentials(service: Service, identities: Identities) -> None:
+    """Not ready once every call would be refused, because no credential can be checked."""
+    service.health.unready_while(
+        "tenant-auth does not answer: credentials cannot be checked", lambda: identities.unanswered
+    )
+    service.health.unready_while(
+        "mesh_config is out of reach: credentials cannot be checked", lambda: identities.stale
+    )
+    service.add_health_check(
+        "tenant-auth",
+        lambda: Status.UNHEALTHY if identities.unanswered else Status.HEALTHY,
+        required=False,
+    )
+
+    async def probe() -> None:
+        service.tasks.spawn(identities.probe(), name="probe-tenant-auth", fatal=True)
+
+    service.on_ready(probe)

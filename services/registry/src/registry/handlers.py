@@ -112,9 +112,10 @@ class Handlers:
         return Empty()
 
     async def list_servers(self, params: ListServers) -> ServerList:
-        """Every server of a tenant, or of all."""
+        """Every server of a tenant, or of all; those that never started too."""
         definitions = {(one.tenant, one.name): one for one in self._definitions.all()}
-        pairs = sorted(self._catalog.pairs() | definitions.keys())
+        declared = self._instances.live.declared()
+        pairs = sorted(self._catalog.pairs() | definitions.keys() | declared)
         return ServerList(
             servers=tuple(
                 self._status(pair, definitions.get(pair))
@@ -169,9 +170,9 @@ class Handlers:
         if await self._definitions.restart(params.tenant, params.name):
             return Empty()
         known = self._catalog.get(params.tenant, params.name)
-        if known is None:
+        if known is None and (params.tenant, params.name) not in self._instances.live.declared():
             raise MeshError(ErrorKind.NOT_FOUND, f"no server {params.name}")
-        if not known.catalog.prefixed:
+        if known is not None and not known.catalog.prefixed:
             raise MeshError(
                 ErrorKind.PARAMS, f"server {params.name} is built in and has no child to restart"
             )

@@ -37,6 +37,18 @@ def test_single_loss_is_verified_at_once_even_in_a_small_fleet() -> None:
     assert live.served() == {("_", "notes"), ("acme", "own1")}
 
 
+def test_servers_that_files_declare_are_known_while_their_instance_is() -> None:
+    live = view(1)
+    live.beat("k1", InstanceRecord(
+        service="tool-runner", instance="r1", version="1", declared=("_.broken", "nodot")
+    ))  # fmt: skip
+    assert live.declared() == {("_", "broken")}
+    assert live.serving("_", "broken") == ()
+    live.lose("k1", 0.0)
+    live.bury("k1")
+    assert live.declared() == frozenset()
+
+
 def test_beat_after_the_loss_saves_the_instance() -> None:
     live = view(1)
     live.lose("k0", 0.0)

@@ -69,6 +69,10 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     service.add_health_check("servers", lambda: not supervisor.quarantined, required=False)
 
     async def begin() -> None:
+        if isinstance(service.presence, Presence):
+            service.presence.set_declared(
+                f"{one.tenant}.{one.name}" for one in config.mcp_servers if one.enabled
+            )
         for toolset in toolsets:
             registration.offer(toolset.catalog(service.version))
         service.tasks.spawn(registration.run(), name="registration", fatal=True)

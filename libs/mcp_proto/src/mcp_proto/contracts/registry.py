@@ -96,6 +96,8 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
         draining: True once it stops taking work.
         now_ms: Unix ms on its own clock at this beat; beside the broker's time of the write it
             shows how far the clocks are apart (``mesh doctor``).
+        declared: ``{tenant}.{server}`` of the servers that its own file tells it to run, whether
+            they run or not.
     """
 
     service: str
@@ -109,6 +111,7 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
     inflight: int = 0
     draining: bool = False
     servers: dict[str, str] = {}
+    declared: tuple[str, ...] = ()
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):

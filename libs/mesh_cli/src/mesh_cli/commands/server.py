@@ -21,10 +21,10 @@ from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
 from mesh_cli import jetstream, terminal
 from mesh_cli.connection import connected
-from mesh_cli.doctor.live import Trouble, last_error
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, target
 from mesh_cli.platform import ask, operator_bus
+from mesh_cli.upstreams import ServerRow, Trouble, last_error, server_rows
 
 __all__ = ["command"]
 
@@ -149,14 +149,11 @@ def restart(name: str, tenant: str, **given: Any) -> None:
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print JSON.")
 @connection_options
 def list_servers(tenant: str, as_json: bool, **given: Any) -> None:
-    """List servers: where they run and how many tools they have."""
+    """List servers: where they run, how many tools they have, and why one does not serve."""
     goal = target(given)
-    params = ListServers(tenant=tenant)
-    found: registry.ServerList = asyncio.run(
-        ask(goal, lambda bus: bus.operation(registry.list_servers, params))
-    )
+    found: list[ServerRow] = asyncio.run(ask(goal, lambda bus: server_rows(bus, tenant=tenant)))
     if as_json:
-        terminal.line(terminal.pretty(found.servers))
+        terminal.line(terminal.pretty(found))
         return
     rows = [
         (
@@ -166,12 +163,13 @@ def list_servers(tenant: str, as_json: bool, **given: Any) -> None:
             str(row.tools),
             row.defined,
             ", ".join(row.instances),
+            row.reason,
         )
-        for row in found.servers
+        for row in found
     ]
-    terminal.line(
-        terminal.table(("SERVER", "TENANT", "STATE", "TOOLS", "DEFINED", "RUNS ON"), rows)
-    )
+    heads = ("SERVER", "TENANT", "STATE", "TOOLS", "DEFINED", "RUNS ON", "REASON")
+    width = len(heads) if any(row.reason for row in found) else len(heads) - 1
+    terminal.line(terminal.table(heads[:width], [row[:width] for row in rows]))
 
 
 @command.command("info")

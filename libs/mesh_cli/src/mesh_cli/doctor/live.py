@@ -7,14 +7,9 @@ from pathlib import Path
 
 import msgspec
 
-from mcp_proto import buckets
-from mcp_proto.contracts import registry, tool_runner
-from mcp_proto.contracts.registry import InstanceRecord, ListServers
-from mcp_proto.contracts.tool_runner import ServerView, ServerViews
-from mcp_proto.errors import MeshError
+from mcp_proto.contracts.registry import InstanceRecord
 from mcp_proto.limits import CLOCK_LEEWAY_S
-from mesh_chassis.bucket import KV
-from mesh_chassis.bus.connection import Bus
+from mcp_proto.subjects import PLATFORM
 from mesh_cli import jetstream
 from mesh_cli.commands.micro import discover
 from mesh_cli.connection import Connection, connected
@@ -25,15 +20,14 @@ from mesh_cli.last_words import last_words
 from mesh_cli.options import Target
 from mesh_cli.platform import operator_bus
 from mesh_cli.state import RunRecord, StateDir
+from mesh_cli.upstreams import ServerRow, server_rows
 
 __all__ = [
-    "Trouble",
     "check_broker",
     "check_clocks",
     "check_seeds",
     "check_services",
     "check_upstreams",
-    "last_error",
 ]
 
 _USER_INFO = "$SYS.REQ.USER.INFO"
@@ -118,12 +112,10 @@ async def check_upstreams(target: Target, state: StateDir) -> list[Finding]:
     """MCP servers that are configured and do not run, with the last thing they said."""
     try:
         async with operator_bus(target) as bus:
-            listed = await bus.operation(registry.list_servers, ListServers())
-            known = {row.server for row in listed.servers}
-            down = [row for row in listed.servers if row.state == "down"]
-            rows = [(row.tenant, row.server) for row in down]
-            rows += [("_", name) for name in sorted(_configured(state)) if name not in known]
-            return [_dead(name, (await last_error(bus, owner, name)).words) for owner, name in rows]
+            rows = await server_rows(bus)
+        known = {row.server for row in rows}
+        unknown = sorted(_configured(state) - known)
+        return [_dead(row) for row in rows if not row.serves] + [_unknown(one) for one in unknown]
     except Failure as failure:
         return [
             Finding(
@@ -135,65 +127,24 @@ async def check_upstreams(target: Target, state: StateDir) -> list[Finding]:
         ]
 
 
-def _dead(name: str, error: str) -> Finding:
+def _dead(row: ServerRow) -> Finding:
+    state = "does not run" if row.state == "down" else f"is {row.state}"
+    owner = "" if row.tenant == PLATFORM else f" --tenant {row.tenant}"
     return Finding(
         check="upstream",
-        what=f"MCP server {name} does not run: {error}",
+        what=f"MCP server {row.server} {state}: {row.words}",
         why="its tools stay listed if they were known, and calls to them fail",
-        mend=f"try its command by hand; then mesh server restart {name}",
+        mend=f"try its command by hand; then mesh server restart {row.server}{owner}",
     )
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """Why a server does not serve: words for a person, and its state at the runner.
-
-    ``state`` is that of ``ServerView``; "" when no runner told.
-    """
-
-    words: str
-    state: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether a start has failed already."""
-        return self.state in tool_runner.FAILED_STATES
-
-
-async def last_error(bus: Bus, owner: str, server: str) -> Trouble:
-    """Why a server that is down does not serve, in the words of its runner.
-
-    Args:
-        bus: connected as the operator, who alone may ask.
-        owner: tenant of the server; ``_`` = shared.
-        server: its name.
-    """
-    found: ServerView | None = None
-    for instance in await _runners(bus):
-        for view in await _views(bus, instance):
-            # A runner that holds it knows more than one that only refuses its definition.
-            if (view.tenant, view.server) == (owner, server) and (
-                found is None or found.state == "refused"
-            ):
-                found = view
-    if found is None:
-        return Trouble("no runner serves it")
-    if found.state == "running":
-        return Trouble("it answers again")
-    return Trouble(found.reason or f"it is {found.state}", found.state)
-
-
-async def _runners(bus: Bus) -> list[str]:
-    """Instances of tool-runner that live, by their heartbeats."""
-    keys = await KV.bind(bus, buckets.INSTANCES).keys(f"{tool_runner.SERVICE}.")
-    return [key.partition(".")[2] for key in keys]
-
-
-async def _views(bus: Bus, instance: str) -> tuple[ServerView, ...]:
-    try:
-        reply = await bus.request(tool_runner.views_subject(instance), timeout_s=_PROBE_S)
-        return msgspec.json.decode(reply.payload, type=ServerViews).servers
-    except (MeshError, msgspec.DecodeError):
-        return ()  # it has just gone, or answers something else
+def _unknown(name: str) -> Finding:
+    return Finding(
+        check="upstream",
+        what=f"MCP server {name} does not run: no runner knows it",
+        why="its file names it, but no runner that lives has read that file",
+        mend="restart mesh up; if it stays so, see mesh logs runner-1",
+    )
 
 
 async def check_clocks(client: Connection) -> list[Finding]:

@@ -105,5 +105,12 @@ class Liveness:
 
     def served(self) -> frozenset[tuple[str, str]]:
         """Every ``(tenant, server)`` that some instance serves."""
-        labels = {label for record in self._live.values() for label in record.servers}
-        return frozenset(pair for pair in map(split_label, labels) if pair is not None)
+        return _pairs(label for record in self._live.values() for label in record.servers)
+
+    def declared(self) -> frozenset[tuple[str, str]]:
+        """Every ``(tenant, server)`` that some instance's own file tells it to run."""
+        return _pairs(label for record in self._live.values() for label in record.declared)
+
+
+def _pairs(labels: Iterable[str]) -> frozenset[tuple[str, str]]:
+    return frozenset(pair for pair in map(split_label, set(labels)) if pair is not None)
