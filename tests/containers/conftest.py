@@ -96,7 +96,6 @@ def mesh(
         check=True,
         timeout=30,
     )
-    (root / "data").mkdir()
     user = f"{os.getuid()}:{os.getgid()}"
     with contextlib.ExitStack() as stack:
         network = stack.enter_context(Network())

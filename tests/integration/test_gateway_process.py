@@ -1,6 +1,7 @@
 """Gateways as processes: official clients, stdio, a rolling restart that loses no call."""
 
 import asyncio
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator
@@ -137,6 +138,42 @@ async def test_the_official_client_speaks_through_the_stdio_edge(
     ):
         assert [one.name for one in (await client.list_tools()).tools] == ["fs__read"]
         assert (await client.call_tool("fs__read", {})).content[0].text == "hello"
+
+
+@pytest.mark.parametrize("how", ["nobody reads its output", "it is terminated"])
+async def test_the_stdio_edge_ends_though_its_input_stays_open(
+    around: Surroundings, broker, tmp_path: Path, how: str
+) -> None:
+    ours, theirs = os.pipe()
+    child = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-m", "gateway.edges.stdio", "--url", broker.url),
+        *("--tenant", DEMO_TENANT, "--instance", "stdio-1"),
+        *("--nkey-seed-file", broker.seed_for("stdio", "stdio-1")),
+        stdin=asyncio.subprocess.PIPE,
+        stdout=theirs,
+    )
+    os.close(theirs)
+    assert child.stdin is not None
+    reader = asyncio.StreamReader()
+    output, _ = await asyncio.get_running_loop().connect_read_pipe(
+        lambda: asyncio.StreamReaderProtocol(reader), os.fdopen(ours, "rb", 0)
+    )
+    asked = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}}
+    try:
+        async with process(around, broker, tmp_path, "gateway-1"):
+            client = LineClient(reader, child.stdin)
+            assert "result" in await client.ask("initialize", 1, asked)
+            if how == "it is terminated":
+                child.terminate()
+            else:
+                output.close()
+            async with asyncio.timeout(10):
+                assert await child.wait() == 0
+    finally:
+        output.close()
+        child.stdin.close()
+        if child.returncode is None:
+            child.kill()
 
 
 async def test_the_stdio_edge_survives_its_gateway_and_ends_with_its_input(

@@ -531,7 +531,7 @@ command = "echo"
     assert "bad (no tools yet: mesh doctor)" in mesh.out.read_text()
     assert "clock__get_current_time" in mesh.run("tools").stdout
     found = mesh.run("doctor")
-    assert "MCP server bad does not run" in found.stdout
+    assert "MCP server bad does not serve" in found.stdout
 
 
 def test_mesh_with_authentication_serves_only_who_has_a_key(start: Start) -> None:
@@ -547,7 +547,7 @@ def test_mesh_with_authentication_serves_only_who_has_a_key(start: Start) -> Non
     added = mesh.run("server", "add", "bogus", "--", "echo", "hello")
     assert added.returncode != 0
     assert "is it an MCP server?" in added.stderr
-    assert "MCP server bogus does not run" in mesh.run("doctor").stdout
+    assert "MCP server bogus does not serve" in mesh.run("doctor").stdout
     assert key not in mesh.told + mesh.logs()
 
 

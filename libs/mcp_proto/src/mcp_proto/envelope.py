@@ -68,7 +68,7 @@ class RequestEnvelope(msgspec.Struct, frozen=True, kw_only=True):
             encoded as ``header_values`` says; this is the decoded text.
         request_id: idempotency and cancel key (ULID); "" when absent.
         timeout_ms: remaining budget; 0 when absent.
-        deadline_ms: absolute Unix ms on the caller's clock; 0 when absent.
+        deadline_ms: absolute Unix ms, by the broker's clock where known; 0 when absent.
         start_by_ms: latest start on the broker's clock, Unix ms; 0 when absent.
         context: signed caller context; "" when absent.
         stream: "" (one plain reply), "1" (frames) or "cli".

@@ -138,6 +138,16 @@ async def test_deadline_within_the_leeway_of_two_clocks_still_runs(
     assert message.data == b"ok"
 
 
+async def test_a_deadline_counts_by_the_clock_of_the_broker_when_ours_is_an_hour_fast(
+    serve: Serve, plain: Client, runner: Bus, server: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    await serve(echo)
+    monkeypatch.setattr(runner.clock, "offset_ms", -3_600_000)
+    headers = {"Mesh-Deadline": str(runner.server_now_ms() + 1000)}
+    [message] = await replies(plain, subjects.call(TENANT, server, "tool"), b"ok", headers)
+    assert message.data == b"ok"
+
+
 async def test_duplicate_request_is_answered_from_memory_and_not_run_again(
     serve: Serve, call: MakeCall
 ) -> None:

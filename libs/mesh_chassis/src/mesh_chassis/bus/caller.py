@@ -16,7 +16,7 @@ from mcp_proto.envelope import Header, RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.limits import BUS_FRAME_HEADROOM_BYTES, INLINE_MAX_BYTES, START_BY_S
 from mesh_chassis.bus.blob import BlobExchange
-from mesh_chassis.bus.broker_time import BrokerClock, wall_ms
+from mesh_chassis.bus.broker_time import BrokerClock
 from mesh_chassis.bus.frames import check_subject, decode_error, decode_headers, encode_headers
 from mesh_chassis.bus.link import Link
 from mesh_chassis.bus.retries import BusyQueue, Repeats
@@ -210,10 +210,11 @@ class Caller:
         remaining_ms = int((waiter.deadline - waiter.started) * 1000)
         if remaining_ms <= 0:
             raise _too_late()
-        wall = wall_ms()
+        # The broker's clock, as the receiver reads it: a clock of ours that is off loses no call.
+        wall = self._clock.now_ms()
         headers["Mesh-Timeout-Ms"] = str(remaining_ms)
         headers["Mesh-Deadline"] = str(envelope.deadline_ms or wall + remaining_ms)
-        start_by = envelope.start_by_ms or wall + self._clock.offset_ms + _START_BY_MS
+        start_by = envelope.start_by_ms or wall + _START_BY_MS
         headers["Mesh-Start-By"] = str(start_by)
         check_subject(waiter.subject)
         block = encode_headers(headers)
@@ -228,7 +229,7 @@ class Caller:
         headers = {
             "Mesh-Wire": "1",
             "Mesh-Timeout-Ms": str(max(1, remaining_ms)),
-            "Mesh-Deadline": str(wall_ms() + remaining_ms),
+            "Mesh-Deadline": str(self._clock.now_ms() + remaining_ms),
             **claim,
         }
         body, block = await self.ask(subject, payload, headers, deadline)

@@ -23,7 +23,6 @@ from mcp_proto.limits import (
     KEEPALIVE_FRAME_S,
 )
 from mcp_proto.subjects import Subject
-from mesh_chassis.bus.broker_time import wall_ms
 from mesh_chassis.bus.call import Call
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.frames import BOOT, decode_headers, frame_headers, repliable
@@ -222,10 +221,9 @@ class Endpoint:
             return MeshError(
                 ErrorKind.OVERLOADED, "the runner is draining", retry_after_s=BUSY_RETRY_S
             )
-        late = (
-            envelope.deadline_ms and wall_ms() > envelope.deadline_ms + CLOCK_LEEWAY_S * 1000
-        ) or (envelope.start_by_ms and self.bus.server_now_ms() > envelope.start_by_ms)
-        if late:
+        now = self.bus.server_now_ms()
+        stale = envelope.deadline_ms and now > envelope.deadline_ms + CLOCK_LEEWAY_S * 1000
+        if stale or (envelope.start_by_ms and now > envelope.start_by_ms):
             return MeshError(
                 ErrorKind.DEADLINE,
                 "the call arrived too late to begin",

@@ -128,11 +128,10 @@ async def check_upstreams(target: Target, state: StateDir) -> list[Finding]:
 
 
 def _dead(row: ServerRow) -> Finding:
-    state = "does not run" if row.state == "down" else f"is {row.state}"
     owner = "" if row.tenant == PLATFORM else f" --tenant {row.tenant}"
     return Finding(
         check="upstream",
-        what=f"MCP server {row.server} {state}: {row.words}",
+        what=f"MCP server {row.server} does not serve ({row.state}): {row.words}",
         why="its tools stay listed if they were known, and calls to them fail",
         mend=f"try its command by hand; then mesh server restart {row.server}{owner}",
     )
@@ -141,7 +140,7 @@ def _dead(row: ServerRow) -> Finding:
 def _unknown(name: str) -> Finding:
     return Finding(
         check="upstream",
-        what=f"MCP server {name} does not run: no runner knows it",
+        what=f"MCP server {name} does not serve: no runner knows it",
         why="its file names it, but no runner that lives has read that file",
         mend="restart mesh up; if it stays so, see mesh logs runner-1",
     )

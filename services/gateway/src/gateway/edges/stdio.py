@@ -39,9 +39,10 @@ EXIT_OK, EXIT_RESTART, EXIT_CONFIG = 0, 75, 78
 
 
 class _Output(asyncio.BaseProtocol):
-    """Back-pressure of stdout."""
+    """Back-pressure of stdout, and its end: without a reader nobody can be answered."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_end: Callable[[], None]) -> None:
+        self._on_end = on_end
         self.connection: LineConnection | None = None
         self.gone = asyncio.Event()
 
@@ -57,6 +58,7 @@ class _Output(asyncio.BaseProtocol):
         self.gone.set()
         if self.connection is not None:
             self.connection.lost()
+        self._on_end()
 
 
 class _Pipe:
@@ -130,12 +132,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     setup_logging(options.log_level, service="stdio", instance=options.instance)
     output = _claim_stdout()
     try:
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_serve(options, output))
+        runner = asyncio.Runner(loop_factory=uvloop.new_event_loop)
+        code = runner.run(_serve(options, output))
     except ConfigError as error:
         sys.stderr.write(f"stdio: configuration error: {error}\n")
         code = EXIT_CONFIG
-    # Not sys.exit: a thread may still wait for a stdin that never ends.
+    # Neither sys.exit nor closing the runner: both wait for the thread that reads stdin, and a
+    # stdin that stays open never ends.
     sys.stderr.flush()
     os._exit(code)
 
@@ -218,7 +221,7 @@ async def _serve(options: argparse.Namespace, output: int) -> int:
 
 
 async def _open(descriptor: int, on_end: Callable[[], None]) -> tuple[_Pipe, _Output]:
-    protocol = _Output()
+    protocol = _Output(on_end)
     if stat.S_ISREG(os.fstat(descriptor).st_mode):
         protocol.gone.set()
         return _Pipe(cast("asyncio.WriteTransport", _FileOutput(descriptor)), on_end), protocol
