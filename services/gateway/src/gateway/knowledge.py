@@ -58,7 +58,7 @@ class Knowledge:
         sessions = Sessions(await KV.ensure(bus, buckets.SESSIONS), service.tasks)
         catalogs = Catalogs(_facts(config))
         ring = await KeyRing.open(bus, timeout_s=START_S)
-        signer = ContextSigner(ring, load_kek(config.keys.kek_file))
+        signer = ContextSigner(ring, load_kek(config.keys.kek_file), clock_ms=bus.server_now_ms)
         identities = Identities(
             authenticate=_authenticator(bus),
             sign=signer.sign,

@@ -178,7 +178,7 @@ async def _admission(service: Service, config: ToolRunnerConfig) -> Admission:
     async def learn_keys() -> None:
         ring = await KeyRing.open(service.bus)
         service.on_stop(ring.close)
-        admission.use(ContextVerifier(ring))
+        admission.use(ContextVerifier(ring, clock_ms=service.bus.server_now_ms))
 
     async def learn_keys_late() -> None:
         while True:
