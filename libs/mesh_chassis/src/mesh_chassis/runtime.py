@@ -8,6 +8,7 @@ the loop was hung; 78 (``EX_CONFIG``) do not, a person must mend the configurati
 
 import argparse
 import asyncio
+import gc
 import importlib.metadata
 import logging
 import os
@@ -59,6 +60,10 @@ EXIT_CONFIG = 78
 CANCEL_ROUNDS = 3
 CANCEL_S = 1.0
 """Waits for a start that was told to end: three times a second, far below the kill grace."""
+GC_ALLOCATIONS = 10_000
+GC_GENERATIONS = 20
+"""Net allocations between collections of young objects, a few MB of garbage at the most; each older
+generation is looked at after twenty of the younger."""
 
 _log = logging.getLogger(__name__)
 
@@ -308,6 +313,12 @@ class _Process(Generic[C]):
 async def _begin(service: Service, build: Build[C], config: C) -> None:
     await build(service, config)
     await service.start()
+    # Modules, configuration and catalogues live as long as the process: out of the collector's
+    # sight. What calls leave behind dies by reference count, so young garbage may gather; a
+    # collection per 700 allocations took a twentieth of the gateway's time under load.
+    gc.collect()
+    gc.freeze()
+    gc.set_threshold(GC_ALLOCATIONS, GC_GENERATIONS, GC_GENERATIONS)
 
 
 def _clock_status(bus: Bus) -> Status:

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 
 from gateway.edges import sse
-from gateway.edges.sse import EventStream, LateReply
+from gateway.edges.sse import EventStream, LateReply, LateStarts
 from mesh_chassis.testing.conditions import eventually
 
 
@@ -40,7 +40,7 @@ class Sent:
 
 async def test_without_a_notification_the_answer_is_json_with_its_status() -> None:
     sent = Sent()
-    reply = LateReply(sent, streams=True, headers=((b"vary", b"origin"),))
+    reply = LateReply(LateStarts(), sent, streams=True, headers=((b"vary", b"origin"),))
     reply.add_header(b"x", b"y")
     await reply.finish(404, b"{}")
     assert (sent.status, sent.kind, sent.body) == (404, b"application/json", b"{}")
@@ -49,7 +49,7 @@ async def test_without_a_notification_the_answer_is_json_with_its_status() -> No
 
 async def test_a_notification_makes_it_a_stream_that_ends_with_the_answer() -> None:
     sent = Sent()
-    reply = LateReply(sent, streams=True)
+    reply = LateReply(LateStarts(), sent, streams=True)
     reply.notice(b'{"n":\n1}')
     await reply.finish(404, b"{}")
     assert (sent.status, sent.kind) == (200, b"text/event-stream")
@@ -59,7 +59,7 @@ async def test_a_notification_makes_it_a_stream_that_ends_with_the_answer() -> N
 
 async def test_a_client_that_takes_no_stream_gets_no_notifications() -> None:
     sent = Sent()
-    reply = LateReply(sent, streams=False)
+    reply = LateReply(LateStarts(), sent, streams=False)
     reply.notice(b"{}")
     await reply.finish(200, b"[]")
     assert (sent.kind, sent.body) == (b"application/json", b"[]")
@@ -70,7 +70,7 @@ async def test_a_long_wait_makes_it_a_stream_with_comments(
 ) -> None:
     monkeypatch.setattr(sse, "KEEP_ALIVE_S", 0.02)
     sent = Sent()
-    reply = LateReply(sent, streams=True)
+    reply = LateReply(LateStarts(), sent, streams=True)
     async with asyncio.timeout(2):
         while b": keep-alive" not in sent.body:
             sent.arrived.clear()
@@ -82,7 +82,7 @@ async def test_a_long_wait_makes_it_a_stream_with_comments(
 async def test_an_abandoned_answer_sends_nothing_more() -> None:
     sent = Sent()
     sent.slow = asyncio.Event()
-    reply = LateReply(sent, streams=True)
+    reply = LateReply(LateStarts(), sent, streams=True)
     reply.notice(b"{}")
     await reply.abandon()
     assert sent.messages == []

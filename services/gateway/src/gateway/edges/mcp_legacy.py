@@ -17,7 +17,7 @@ from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
 from gateway.edges.batches import NOT_IN_BATCH
 from gateway.edges.exchange import Exchange, Refused
-from gateway.edges.sse import LateReply
+from gateway.edges.sse import LateReply, LateStarts
 from gateway.edges.streams import ListStream
 from gateway.identity import Caller
 from gateway.sessions import Sessions
@@ -62,6 +62,7 @@ class LegacyHttp:
 
     def __init__(self, backend: Backend, sessions: Sessions) -> None:
         self._backend = backend
+        self._starts = LateStarts()
         self._sessions = sessions
         self._calls: dict[tuple[str, RequestId], asyncio.Task[object]] = {}
         self._streams: dict[str, list[ListStream]] = {}
@@ -92,7 +93,7 @@ class LegacyHttp:
         Raises:
             Refused: no such session.
         """
-        reply = LateReply(exchange.send, streams=stream, headers=exchange.cors)
+        reply = LateReply(self._starts, exchange.send, streams=stream, headers=exchange.cors)
         try:
             await self._post(exchange, caller, body, reply, json=json)
         except BaseException:

@@ -11,7 +11,7 @@ from gateway.core import eras, httprules, paramheaders
 from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest, text_member
 from gateway.edges.exchange import Exchange
-from gateway.edges.sse import LateReply
+from gateway.edges.sse import LateReply, LateStarts
 from gateway.edges.streams import ListStream
 from gateway.identity import Caller
 from mcp_proto import codec
@@ -34,6 +34,7 @@ class ModernHttp:
 
     def __init__(self, backend: HttpBackend) -> None:
         self._backend = backend
+        self._starts = LateStarts()
         self._listens: dict[ListStream, RequestId] = {}
 
     async def post(self, exchange: Exchange, caller: Caller, body: bytes, version: str) -> None:
@@ -105,7 +106,7 @@ class ModernHttp:
     async def _run(
         self, exchange: Exchange, caller: Caller, request_id: RequestId, modern: ModernRequest
     ) -> None:
-        reply = LateReply(exchange.send, streams=True, headers=exchange.cors)
+        reply = LateReply(self._starts, exchange.send, streams=True, headers=exchange.cors)
         task = asyncio.current_task()
         assert task is not None
         # A closed response is the cancel of this era.

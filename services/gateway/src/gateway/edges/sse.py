@@ -8,7 +8,7 @@ event. No event ids: they would promise a replay that an edge that may die canno
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
-__all__ = ["KEEP_ALIVE_S", "EventStream", "LateReply", "Send", "respond"]
+__all__ = ["KEEP_ALIVE_S", "EventStream", "LateReply", "LateStarts", "Send", "respond"]
 
 Message = Mapping[str, object]
 Send = Callable[[Message], Awaitable[None]]
@@ -16,6 +16,8 @@ Headers = Iterable[tuple[bytes, bytes]]
 
 KEEP_ALIVE_S = 15.0
 """Silence after which a comment is sent, and after which a waiting answer becomes a stream."""
+LOOKS = 15
+"""Looks for late answers within ``KEEP_ALIVE_S``."""
 QUEUED_MAX = 1_000
 QUEUED_MAX_BYTES = 4 * 1024 * 1024
 """Notifications waiting for a slow reader; further ones are dropped, the answer never is."""
@@ -114,26 +116,61 @@ class EventStream:
         self._wake.set()
 
 
+class LateStarts:
+    """Begins the streams of answers that take long: one timer for all requests, not one each."""
+
+    def __init__(self) -> None:
+        # In the order of their arrival, which is that of their times.
+        self._waiting: dict[LateReply, float] = {}
+        self._armed = False
+
+    def add(self, reply: "LateReply") -> None:
+        """Begin ``reply`` as a stream in ``KEEP_ALIVE_S``, unless it is removed before."""
+        loop = asyncio.get_running_loop()
+        self._waiting[reply] = loop.time() + KEEP_ALIVE_S
+        if not self._armed:
+            self._armed = True
+            loop.call_later(KEEP_ALIVE_S / LOOKS, self._look)
+
+    def remove(self, reply: "LateReply") -> None:
+        """The answer is there, or began as a stream."""
+        self._waiting.pop(reply, None)
+
+    def _look(self) -> None:
+        loop = asyncio.get_running_loop()
+        now = loop.time()
+        for reply, at in tuple(self._waiting.items()):
+            if at > now:
+                break
+            reply.begin()
+        self._armed = bool(self._waiting)
+        if self._armed:
+            loop.call_later(KEEP_ALIVE_S / LOOKS, self._look)
+
+
 class LateReply:
     """The answer to one request, as JSON or as a stream.
 
     Args:
+        starts: begins it as a stream when it takes long.
         send: of the ASGI request.
         streams: whether the client takes a stream.
         headers: put on the answer.
     """
 
-    __slots__ = ("_headers", "_send", "_stream", "_task", "_timer", "streams")
+    __slots__ = ("_headers", "_send", "_starts", "_stream", "_task", "streams")
 
-    def __init__(self, send: Send, *, streams: bool, headers: Headers = ()) -> None:
+    def __init__(
+        self, starts: LateStarts, send: Send, *, streams: bool, headers: Headers = ()
+    ) -> None:
+        self._starts = starts
         self._send = send
         self._headers = headers
         self.streams = streams
         self._stream: EventStream | None = None
         self._task: asyncio.Task[None] | None = None
-        self._timer: asyncio.TimerHandle | None = None
         if streams:
-            self._timer = asyncio.get_running_loop().call_later(KEEP_ALIVE_S, self.begin)
+            starts.add(self)
 
     def add_header(self, name: bytes, value: bytes) -> None:
         """Put one more header on the answer; only before it begins."""
@@ -145,9 +182,7 @@ class LateReply:
 
     def _begin(self) -> EventStream:
         if self._stream is None:
-            if self._timer is not None:
-                self._timer.cancel()
-                self._timer = None
+            self._starts.remove(self)
             self._stream = EventStream(self._send, self._headers)
             # Owned here: ``finish`` and ``abandon`` await it.
             self._task = asyncio.get_running_loop().create_task(self._stream.run())
@@ -160,9 +195,7 @@ class LateReply:
 
     async def finish(self, status: int, body: bytes) -> None:
         """The answer itself."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._starts.remove(self)
         if self._stream is None or self._task is None:
             await respond(self._send, status, body, self._headers)
             return
@@ -176,9 +209,7 @@ class LateReply:
 
     async def abandon(self) -> None:
         """The client is gone: send nothing more."""
-        if self._timer is not None:
-            self._timer.cancel()
-            self._timer = None
+        self._starts.remove(self)
         if self._task is not None:
             self._task.cancel()
             await asyncio.wait([self._task])
