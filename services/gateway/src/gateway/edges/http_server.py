@@ -46,14 +46,16 @@ class HttpConnection:
 
     Attributes:
         gate: its limits.
+        loop: the loop it lives on.
         on_lost: called once when it is gone; set for the length of one request.
         source: address of the client.
     """
 
-    __slots__ = ("gate", "lost", "on_lost", "source")
+    __slots__ = ("gate", "loop", "lost", "on_lost", "source")
 
-    def __init__(self, gate: Gate, source: str) -> None:
+    def __init__(self, gate: Gate, source: str, loop: asyncio.AbstractEventLoop) -> None:
         self.gate = gate
+        self.loop = loop
         self.source = source
         self.lost = False
         self.on_lost: Callable[[], object] | None = None
@@ -67,12 +69,13 @@ class _JoinedWrites:
     the same turn of the loop (HEAD, streams) leaves with the next turn.
     """
 
-    __slots__ = ("_held", "_loop", "_transport")
+    __slots__ = ("_held", "_loop", "_transport", "is_closing")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._held = b""
+        self.is_closing = transport.is_closing  # bound once: asked twice per request
 
     def write(self, data: bytes) -> None:
         if self._held:
@@ -122,7 +125,7 @@ class _Protocol(HttpToolsProtocol):
         super().connection_made(cast("asyncio.Transport", _JoinedWrites(transport, self.loop)))
         source = self.client[0] if self.client else ""
         try:
-            self._mesh = HttpConnection(self.edge.gate.connect(source), source)
+            self._mesh = HttpConnection(self.edge.gate.connect(source), source, self.loop)
             self._mesh.gate.shed = self._shed
         except MeshError as error:
             self._answer(503, encode_error(None, error), retry_after_s=error.retry_after_s)

@@ -107,7 +107,7 @@ class ModernHttp:
         self, exchange: Exchange, caller: Caller, request_id: RequestId, modern: ModernRequest
     ) -> None:
         reply = LateReply(self._starts, exchange.send, streams=True, headers=exchange.cors)
-        task = asyncio.current_task()
+        task = asyncio.current_task(exchange.connection.loop)
         assert task is not None
         # A closed response is the cancel of this era.
         exchange.connection.on_lost = task.cancel

@@ -8,6 +8,8 @@ event. No event ids: they would promise a replay that an edge that may die canno
 import asyncio
 from collections.abc import Awaitable, Callable, Iterable, Mapping
 
+from mesh_chassis.clock import monotonic
+
 __all__ = ["KEEP_ALIVE_S", "EventStream", "LateReply", "LateStarts", "Send", "respond"]
 
 Message = Mapping[str, object]
@@ -126,26 +128,25 @@ class LateStarts:
 
     def add(self, reply: "LateReply") -> None:
         """Begin ``reply`` as a stream in ``KEEP_ALIVE_S``, unless it is removed before."""
-        loop = asyncio.get_running_loop()
-        self._waiting[reply] = loop.time() + KEEP_ALIVE_S
+        self._waiting[reply] = monotonic() + KEEP_ALIVE_S
         if not self._armed:
             self._armed = True
-            loop.call_later(KEEP_ALIVE_S / LOOKS, self._look)
+            # Asking for the loop costs a system call on Python 3.11: once here, not per request.
+            asyncio.get_running_loop().call_later(KEEP_ALIVE_S / LOOKS, self._look)
 
     def remove(self, reply: "LateReply") -> None:
         """The answer is there, or began as a stream."""
         self._waiting.pop(reply, None)
 
     def _look(self) -> None:
-        loop = asyncio.get_running_loop()
-        now = loop.time()
+        now = monotonic()
         for reply, at in tuple(self._waiting.items()):
             if at > now:
                 break
             reply.begin()
         self._armed = bool(self._waiting)
         if self._armed:
-            loop.call_later(KEEP_ALIVE_S / LOOKS, self._look)
+            asyncio.get_running_loop().call_later(KEEP_ALIVE_S / LOOKS, self._look)
 
 
 class LateReply:
