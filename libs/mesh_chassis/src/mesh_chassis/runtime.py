@@ -314,8 +314,8 @@ async def _begin(service: Service, build: Build[C], config: C) -> None:
     await build(service, config)
     await service.start()
     # Modules, configuration and catalogues live as long as the process: out of the collector's
-    # sight. What calls leave behind dies by reference count, so young garbage may gather; a
-    # collection per 700 allocations took a twentieth of the gateway's time under load.
+    # sight. What calls leave behind dies by reference count, so young garbage may gather. With
+    # the defaults the p99 of HTTP at 64 connections was 21 ms, with these 10 to 17 ms.
     gc.collect()
     gc.freeze()
     gc.set_threshold(GC_ALLOCATIONS, GC_GENERATIONS, GC_GENERATIONS)

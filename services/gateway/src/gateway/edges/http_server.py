@@ -65,7 +65,7 @@ class _JoinedWrites:
     """A transport that lets a header block wait for its body, so that both leave in one write.
 
     uvicorn writes them one after the other, and uvloop hands every write to the kernel at once:
-    a system call per answer, some 8 µs, is what this saves. Whatever is not followed by a body in
+    a system call per answer is what this saves. Whatever is not followed by a body in
     the same turn of the loop (HEAD, streams) leaves with the next turn.
     """
 
