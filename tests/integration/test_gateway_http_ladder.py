@@ -395,3 +395,27 @@ async def test_a_closed_gateway_asks_for_a_token(around: Surroundings, connect_b
         token = {"authorization": "Bearer good"}
         status, _ = await post(client, CALL, {**CALL_HEADERS, **token})
         assert status == 200
+
+
+async def test_a_connection_without_requests_is_closed_after_the_idle_time_not_before(
+    around: Surroundings, connect_bus
+) -> None:
+    limits = LimitsConfig(idle_s=1.0)
+    async with running_gateway(around, connect_bus, http=HttpConfig(port=0), limits=limits) as run:
+        port = int(run.http.rpartition(":")[2])
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        head = "".join(f"{name}: {value}\r\n" for name, value in CALL_HEADERS.items())
+        request = f"POST /mcp HTTP/1.1\r\nHost: 127.0.0.1:{port}\r\n{head}".encode()
+        loop = asyncio.get_running_loop()
+        for _ in range(3):
+            writer.write(request + b"Content-Length: %d\r\n\r\n" % len(CALL) + CALL)
+            answer = await reader.readuntil(b"\r\n\r\n")
+            assert answer.startswith(b"HTTP/1.1 200 OK\r\n")
+            size = int(answer.lower().partition(b"content-length: ")[2].partition(b"\r\n")[0])
+            await reader.readexactly(size)
+            last = loop.time()
+            await asyncio.sleep(0.4)
+        async with asyncio.timeout(5):
+            assert await reader.read() == b""
+        assert 0.9 <= loop.time() - last < 2.5
+        writer.close()

@@ -310,3 +310,42 @@ def test_message_that_cannot_be_decoded_is_answered_under_its_id_where_it_shows(
     data: bytes, request_id: str | int | None
 ) -> None:
     assert failure(data).request_id == request_id
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{}}',
+        b'{"params":{"a":[1]},"method":"x/y","id":"k","jsonrpc":"2.0"}',
+        b'{"jsonrpc":"2.0","id":-9223372036854775808,"method":"m","params":{"b":"\\u0041"}}',
+    ],
+)
+def test_a_compact_request_reads_like_the_same_one_with_blanks(line: bytes) -> None:
+    spaced = line.replace(b'":', b'" : ').replace(b",", b" , ")
+
+    assert decode_message(line) == msgspec.structs.replace(
+        decode_message(spaced), params=decode_message(line).params
+    )
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        b'{"jsonrpc":"2.0","id":1,"id":2,"method":"ping","params":{}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"ping","params":{},"params":{}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"a","method":"b","params":{}}',
+        b'{"jsonrpc":"2.0","jsonrpc":"2.0","id":1,"method":"b","params":{}}',
+        b'{"jsonrpc":"2.0","\\u0069d":3,"id":1,"method":"b","params":{}}',
+        b'{"jsonrpc":"2.1","id":1,"method":"b","params":{}}',
+        b'{"jsonrpc":"2.0","id":1.5,"method":"b","params":{}}',
+        b'{"jsonrpc":"2.0","id":null,"method":"b","params":{}}',
+        b'{"jsonrpc":"2.0","id":18446744073709551616,"method":"b","params":{}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"","params":{}}',
+        b'{"jsonrpc":"2.0","id":1,"method":"b","params":7}',
+    ],
+)
+def test_a_compact_request_that_two_readers_could_read_differently_is_refused(line: bytes) -> None:
+    with pytest.raises(MeshError) as caught:
+        decode_message(line)
+
+    assert caught.value.kind is ErrorKind.REQUEST

@@ -7,11 +7,12 @@ its envelope is complete is a second question with its own error.
 import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.jsonrpc import ABSENT
 from mcp_proto.members import pick
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
 from mcp_proto.versions import MODERN
 
-__all__ = ["check_envelope", "is_enveloped", "meta_of"]
+__all__ = ["Head", "check_envelope", "head_of", "is_enveloped", "meta_of"]
 
 _MARK = b"protocolVersion"
 
@@ -20,8 +21,45 @@ class _Params(msgspec.Struct, frozen=True):
     meta: Meta | None = msgspec.field(name="_meta", default=None)
 
 
+class Head(msgspec.Struct, frozen=True, gc=False):
+    """What routing reads of ``params``, in one pass over them.
+
+    Attributes:
+        meta: reserved members of ``_meta``; None = absent or null.
+        name: member ``name`` as it stands; ``uri`` and ``task_id`` likewise. Of a member that
+            occurs twice the last; the server that owns the request refuses such params.
+    """
+
+    meta: Meta | None = msgspec.field(name="_meta", default=None)
+    name: msgspec.Raw = ABSENT
+    uri: msgspec.Raw = ABSENT
+    task_id: msgspec.Raw = msgspec.field(name="taskId", default=ABSENT)
+
+    def member(self, name: str) -> msgspec.Raw:
+        """A routing member by its name on the wire; ``ABSENT`` when it is not there."""
+        return self.name if name == "name" else self.uri if name == "uri" else self.task_id
+
+
 _params = msgspec.json.Decoder(_Params)
+_heads = msgspec.json.Decoder(Head)
 _NOTHING = Meta()
+_NO_HEAD = Head()
+
+
+def head_of(params: bytes | msgspec.Raw) -> Head:
+    """What routing reads of ``params``.
+
+    Raises:
+        MeshError: as ``meta_of``.
+    """
+    if not memoryview(params).nbytes:
+        return _NO_HEAD
+    try:
+        return _heads.decode(params)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MeshError(ErrorKind.PARAMS, f"invalid _meta: {error}") from None
+    except RecursionError:
+        raise MeshError(ErrorKind.PARAMS, "invalid _meta: nested too deep") from None
 
 
 def meta_of(params: bytes | msgspec.Raw) -> Meta:

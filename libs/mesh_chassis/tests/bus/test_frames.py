@@ -2,8 +2,10 @@
 
 import pytest
 
+from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis.bus.frames import (
+    call_block,
     check_subject,
     decode_error,
     decode_headers,
@@ -99,3 +101,50 @@ def test_reply_subjects_that_would_be_requests_in_our_name_are_refused() -> None
     assert repliable(b"")
     assert not repliable(b"mesh.v1.acme.call.fs.delete")
     assert not repliable(b"$JS.API.STREAM.DELETE.KV_x")
+
+
+_TRACE = "00-0af7651916cd43dd8448eb211c80319c-b7ad6b7169203331-01"
+
+
+def block_of(envelope: RequestEnvelope, request_id: str = "01J") -> bytes | None:
+    return call_block(envelope, request_id, timeout_ms=30_000, deadline_ms=77, start_by_ms=55)
+
+
+@pytest.mark.parametrize("traceparent", ["", _TRACE])
+def test_call_block_says_what_the_envelope_says(traceparent: str) -> None:
+    envelope = RequestEnvelope(
+        method="tools/call", name="größe", context="k.body.sig", traceparent=traceparent
+    )
+    for _ in range(2):
+        block = block_of(envelope)
+        assert block is not None
+        read = RequestEnvelope.from_headers(decode_headers(block))
+        assert (read.method, read.name, read.context) == ("tools/call", "größe", "k.body.sig")
+        assert (read.request_id, read.timeout_ms, read.stream) == ("01J", 30_000, "1")
+        assert (read.deadline_ms, read.start_by_ms) == (77, 55)
+        assert read.traceparent == traceparent
+
+
+class _More(RequestEnvelope, frozen=True, kw_only=True):
+    """An envelope with headers of its own."""
+
+
+@pytest.mark.parametrize(
+    ("envelope", "request_id"),
+    [
+        (RequestEnvelope(tracestate="a=1", traceparent=_TRACE), "01J"),
+        (RequestEnvelope(), "01J\r\nMesh-Ctx: forged"),
+        (RequestEnvelope(traceparent="00-x\r\nMesh-Ctx: forged"), "01J"),
+        (RequestEnvelope(context="c" * 1900), "01J"),
+        (_More(), "01J"),
+    ],
+)
+def test_call_block_leaves_what_is_unusual_to_the_full_encoder(
+    envelope: RequestEnvelope, request_id: str
+) -> None:
+    assert block_of(envelope, request_id) is None
+
+
+def test_call_block_refuses_a_method_with_a_line_break() -> None:
+    with pytest.raises(MeshError):
+        block_of(RequestEnvelope(method="a\r\nMesh-Ctx: forged"))

@@ -17,7 +17,13 @@ from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.limits import BUS_FRAME_HEADROOM_BYTES, INLINE_MAX_BYTES, START_BY_S
 from mesh_chassis.bus.blob import BlobExchange
 from mesh_chassis.bus.broker_time import BrokerClock
-from mesh_chassis.bus.frames import check_subject, decode_error, decode_headers, encode_headers
+from mesh_chassis.bus.frames import (
+    call_block,
+    check_subject,
+    decode_error,
+    decode_headers,
+    encode_headers,
+)
 from mesh_chassis.bus.link import Link
 from mesh_chassis.bus.retries import BusyQueue, Repeats
 from mesh_chassis.bus.waiters import CallWaiter, PlainWaiter
@@ -150,14 +156,12 @@ class Caller:
         """``Bus.call``."""
         mux = self._mux
         deadline = mux.loop.time() + timeout_s
-        headers = envelope.to_headers()
-        headers["Mesh-Stream"] = "1"
         request_id = envelope.request_id or self._new_request_id()
-        headers["Mesh-Req"] = request_id
-        claim = await self._claim(payload, tenant, timeout_s)
-        if claim:
-            headers.update(claim)
-            payload = b""
+        claim: Mapping[str, str] = {}
+        if len(payload) > _SMALL:
+            claim = await self._claim(payload, tenant, timeout_s)
+            if claim:
+                payload = b""
         repeats: Repeats | None = None
         try:
             while True:
@@ -170,7 +174,7 @@ class Caller:
                     on_frame=on_frame,
                 )
                 try:
-                    await self._send_call(waiter, payload, headers, envelope)
+                    await self._send_call(waiter, payload, claim, envelope)
                     body, block = await waiter.answer()
                     if _BLOB_MARK in block:
                         body = await self._fetch(block, tenant, deadline)
@@ -204,7 +208,7 @@ class Caller:
         self,
         waiter: CallWaiter,
         payload: bytes,
-        headers: dict[str, str],
+        claim: Mapping[str, str],
         envelope: RequestEnvelope,
     ) -> None:
         remaining_ms = int((waiter.deadline - waiter.started) * 1000)
@@ -212,13 +216,29 @@ class Caller:
             raise _too_late()
         # The broker's clock, as the receiver reads it: a clock of ours that is off loses no call.
         wall = self._clock.now_ms()
-        headers["Mesh-Timeout-Ms"] = str(remaining_ms)
-        headers["Mesh-Deadline"] = str(envelope.deadline_ms or wall + remaining_ms)
-        start_by = envelope.start_by_ms or wall + _START_BY_MS
-        headers["Mesh-Start-By"] = str(start_by)
+        deadline_ms = envelope.deadline_ms or wall + remaining_ms
+        start_by_ms = envelope.start_by_ms or wall + _START_BY_MS
         check_subject(waiter.subject)
-        block = encode_headers(headers)
-        await self.room(len(payload))
+        block = None
+        if not claim:
+            block = call_block(
+                envelope,
+                waiter.request_id,
+                timeout_ms=remaining_ms,
+                deadline_ms=deadline_ms,
+                start_by_ms=start_by_ms,
+            )
+        if block is None:
+            headers = envelope.to_headers()
+            headers["Mesh-Stream"] = "1"
+            headers["Mesh-Req"] = waiter.request_id
+            headers["Mesh-Timeout-Ms"] = str(remaining_ms)
+            headers["Mesh-Deadline"] = str(deadline_ms)
+            headers["Mesh-Start-By"] = str(start_by_ms)
+            headers.update(claim)
+            block = encode_headers(headers)
+        if len(payload) > _SMALL or not self._link.connected or self._link.client.congested:
+            await self.room(len(payload))
         reply = self._mux.register(waiter)
         waiter.sent = self._mux.client.send(waiter.subject, reply, payload, block)
 

@@ -9,6 +9,7 @@ from collections.abc import Mapping
 
 import msgspec
 
+from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
 from mcp_proto.limits import HEADER_BYTES_MAX, SUBJECT_BYTES_MAX
 from mcp_proto.subjects import ROOT
@@ -16,6 +17,7 @@ from mcp_proto.subjects import ROOT
 __all__ = [
     "BOOT",
     "NO_HEADERS",
+    "call_block",
     "check_subject",
     "decode_error",
     "decode_headers",
@@ -87,6 +89,52 @@ def _check_name(name: str) -> None:
         raise MeshError(ErrorKind.REQUEST, "bad header name")
     if len(_known_names) < _CHECKED_MAX:
         _known_names.add(name)
+
+
+_CALL = (
+    b"%bMesh-Stream: 1\r\nMesh-Req: %b\r\nMesh-Timeout-Ms: %d\r\nMesh-Deadline: %d\r\n"
+    b"Mesh-Start-By: %d\r\n%b\r\n"
+)
+_VARYING_BYTES_MAX = 256
+_call_heads: dict[tuple[str, str, str], bytes] = {}
+
+
+def call_block(
+    envelope: RequestEnvelope,
+    request_id: str,
+    *,
+    timeout_ms: int,
+    deadline_ms: int,
+    start_by_ms: int,
+) -> bytes | None:
+    """Header block of a call, its unchanging half remembered; None = encode it in full.
+
+    Calls of one caller to one tool repeat method, name and context for minutes.
+
+    Raises:
+        MeshError: as ``encode_headers``.
+    """
+    trace = envelope.traceparent
+    if type(envelope) is not RequestEnvelope or envelope.tracestate or not request_id.isalnum():
+        return None
+    key = (envelope.method, envelope.name, envelope.context)
+    head = _call_heads.get(key)
+    if head is None:
+        method, name, context = key
+        fixed = RequestEnvelope(method=method, name=name, context=context).to_headers()
+        head = encode_headers(fixed)[:-2]
+        if len(_call_heads) >= _CHECKED_MAX:
+            _call_heads.clear()
+        _call_heads[key] = head
+    if len(head) + len(request_id) + len(trace) + _VARYING_BYTES_MAX > HEADER_BYTES_MAX:
+        return None
+    if trace:
+        if not trace.isprintable() or not trace.isascii():
+            return None
+        tail = f"traceparent: {trace}\r\n".encode()
+    else:
+        tail = b""
+    return _CALL % (head, request_id.encode(), timeout_ms, deadline_ms, start_by_ms, tail)
 
 
 def decode_headers(block: bytes) -> dict[str, str]:

@@ -189,6 +189,7 @@ class WireClient(Client):
         self._socket = _AbortingTransport()
         self._transport = self._socket
         self._armed = False
+        self._loop: asyncio.AbstractEventLoop | None = None
         self._afterwards: list[Callable[[], None]] = []
 
     @property
@@ -218,16 +219,21 @@ class WireClient(Client):
             self._pending.append(b"%b%b\r\n" % (line.encode(), payload))
         self.sent += 1
         if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_soon(self.write_out)
+            self._arm()
         return self.sent
 
     def after_write(self, then: Callable[[], None]) -> None:
         """Run ``then`` once everything queued so far was handed to the socket."""
         self._afterwards.append(then)
         if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_soon(self.write_out)
+            self._arm()
+
+    def _arm(self) -> None:
+        self._armed = True
+        if self._loop is None:
+            # Asked for once: it is a system call on Python 3.11.
+            self._loop = asyncio.get_running_loop()
+        self._loop.call_soon(self.write_out)
 
     def write_out(self) -> None:
         """Hand everything queued to the socket, or drop it when there is no connection."""
@@ -324,8 +330,7 @@ class WireClient(Client):
 
     async def _flush_pending(self, force_flush: bool = False) -> None:
         if not self._armed:
-            self._armed = True
-            asyncio.get_running_loop().call_soon(self.write_out)
+            self._arm()
 
     async def _send_ping(self, future: "asyncio.Future[bool] | None" = None) -> None:
         self.write_out()  # a PONG must prove everything queued before its PING

@@ -12,7 +12,7 @@ from mcp_proto.limits import CALL_TIMEOUT_MAX_S
 from mcp_proto.members import pick
 from mcp_proto.types.meta import Meta
 
-__all__ = ["ModernRequest", "budget_s", "optional_text", "text_member"]
+__all__ = ["ModernRequest", "budget_s", "optional_text", "text_member", "text_of"]
 
 _TEXT = msgspec.json.Decoder(str)
 
@@ -37,7 +37,12 @@ class ModernRequest(msgspec.Struct, frozen=True, gc=False):
     target: str = ""
 
 
-def _text(raw: msgspec.Raw, name: str) -> str:
+def text_of(raw: msgspec.Raw, name: str) -> str:
+    """A member of ``params`` that must be a string, as it stands.
+
+    Raises:
+        MeshError: ``params`` when it is absent (empty) or no string.
+    """
     try:
         return _TEXT.decode(raw)
     except (msgspec.DecodeError, UnicodeDecodeError):
@@ -50,7 +55,7 @@ def text_member(params: bytes | msgspec.Raw, name: str) -> str:
     Raises:
         MeshError: ``params`` when it is absent, no string, or there twice.
     """
-    return _text(pick(params, name).get(name, ABSENT), name)
+    return text_of(pick(params, name).get(name, ABSENT), name)
 
 
 def optional_text(params: bytes | msgspec.Raw, name: str) -> str | None:
@@ -60,7 +65,7 @@ def optional_text(params: bytes | msgspec.Raw, name: str) -> str | None:
         MeshError: ``params`` when it is no string, or there twice.
     """
     raw = pick(params, name).get(name)
-    return None if raw is None else _text(raw, name)
+    return None if raw is None else text_of(raw, name)
 
 
 def budget_s(asked_s: float, default_s: float, most_s: float = CALL_TIMEOUT_MAX_S) -> float:

@@ -6,7 +6,7 @@ from typing import Any
 
 import msgspec
 
-from gateway.edges.http_server import BODY, STATE, HttpConnection
+from gateway.edges.http_server import BODY, STATE, HttpConnection, write_whole
 from gateway.edges.sse import Headers, Send, respond
 from mcp_proto.codec import encode_error
 from mcp_proto.errors import ErrorKind, MeshError
@@ -42,7 +42,7 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 class Exchange:
     """One request and the way to answer it."""
 
-    __slots__ = ("_body", "_receive", "connection", "cors", "heads", "method", "path", "send")
+    __slots__ = ("_cycle", "_receive", "connection", "cors", "heads", "method", "path", "send")
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, heads: dict[bytes, bytes]
@@ -55,7 +55,7 @@ class Exchange:
         self.cors: Headers = ()
         """Headers for a browser client, on every answer."""
         self._receive = receive
-        self._body: Any = scope[BODY]
+        self._cycle: Any = scope[BODY]
 
     async def body(self, limit_s: float) -> bytes:
         """The whole body.
@@ -71,11 +71,12 @@ class Exchange:
         length = self.heads.get(b"content-length", b"")
         if length.isdigit() and int(length) > EDGE_MESSAGE_BYTES:
             raise _too_large()
-        # A body that came with its headers, as most do, needs no timer.
-        here = not self._body.more_body
-        message = (
-            self._present(await self._receive()) if here else await self._receive_once(limit_s)
-        )
+        cycle = self._cycle
+        if not (cycle.more_body or cycle.waiting_for_100_continue or cycle.disconnected):
+            # It came with its headers, as most do: no wait, no timer.
+            cycle.flow.resume_reading()
+            return self._checked(bytes(cycle.body))
+        message = await self._receive_once(limit_s)
         body: bytes = message.get("body", b"")
         if not message.get("more_body"):
             return self._checked(body)
@@ -123,9 +124,14 @@ class Exchange:
             raise _too_large()
         return body
 
+    def whole(self, status: int, body: bytes) -> bool:
+        """A whole JSON answer without headers of its own, at once; False = not possible."""
+        return not self.cors and write_whole(self._cycle, status, body)
+
     async def answer(self, status: int, body: bytes = b"", headers: Headers = ()) -> None:
         """A whole answer."""
-        await respond(self.send, status, body, (*self.cors, *headers))
+        if headers or not self.whole(status, body):
+            await respond(self.send, status, body, (*self.cors, *headers))
 
     async def plain(self, status: int, body: bytes, kind: bytes) -> None:
         """A whole answer that is not JSON."""

@@ -93,7 +93,13 @@ class LegacyHttp:
         Raises:
             Refused: no such session.
         """
-        reply = LateReply(self._starts, exchange.send, streams=stream, headers=exchange.cors)
+        reply = LateReply(
+            self._starts,
+            exchange.send,
+            streams=stream,
+            headers=exchange.cors,
+            whole=exchange.whole,
+        )
         try:
             await self._post(exchange, caller, body, reply, json=json)
         except BaseException:
@@ -206,7 +212,7 @@ class LegacyHttp:
         # A task of its own: a cancel ends the call, not the answer to this POST. The dropped
         # connection of this era is no cancel, so nothing else ends it early.
         work = self._serve(exchange, caller, session, request, notice)
-        task = asyncio.get_running_loop().create_task(work)
+        task = exchange.connection.loop.create_task(work)
         self._calls[key] = task
         try:
             result = await task

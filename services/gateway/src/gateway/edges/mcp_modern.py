@@ -9,7 +9,7 @@ import asyncio
 from gateway.backend import HttpBackend
 from gateway.core import eras, httprules, paramheaders
 from gateway.core.merge import ListKind
-from gateway.core.requests import ModernRequest, text_member
+from gateway.core.requests import ModernRequest, text_of
 from gateway.edges.exchange import Exchange
 from gateway.edges.sse import LateReply, LateStarts
 from gateway.edges.streams import ListStream
@@ -21,7 +21,7 @@ from mcp_proto.header_values import decode_value
 from mcp_proto.jsonrpc import Notification, Request, RequestId
 from mcp_proto.members import pick
 from mcp_proto.methods import is_known, routing_member
-from mcp_proto.request_meta import meta_of
+from mcp_proto.request_meta import Head, head_of
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
 from mcp_proto.versions import MODERN
 from mesh_chassis.clock import monotonic
@@ -80,9 +80,10 @@ class ModernHttp:
         self, exchange: Exchange, caller: Caller, request: Request, version: str
     ) -> tuple[Caller, ModernRequest]:
         """Rungs 8 to 12 of the ladder."""
-        meta = meta_of(request.params)
+        head = head_of(request.params)
+        meta = head.meta or _NO_META
         _check_complete(meta)
-        target = _check_headers(exchange.heads, request, meta, version)
+        target = _check_headers(exchange.heads, request, head, version)
         if meta.protocol_version != MODERN:
             raise _not_served(meta.protocol_version or "")
         if isinstance(request.tenant_id, str):
@@ -106,7 +107,13 @@ class ModernHttp:
     async def _run(
         self, exchange: Exchange, caller: Caller, request_id: RequestId, modern: ModernRequest
     ) -> None:
-        reply = LateReply(self._starts, exchange.send, streams=True, headers=exchange.cors)
+        reply = LateReply(
+            self._starts,
+            exchange.send,
+            streams=True,
+            headers=exchange.cors,
+            whole=exchange.whole,
+        )
         task = asyncio.current_task(exchange.connection.loop)
         assert task is not None
         # A closed response is the cancel of this era.
@@ -147,6 +154,9 @@ class ModernHttp:
             stream.events.end()
 
 
+_NO_META = Meta()
+
+
 def _check_complete(meta: Meta) -> None:
     if meta.protocol_version is None:
         raise MeshError(ErrorKind.PARAMS, f"_meta must carry {PROTOCOL_VERSION}")
@@ -156,9 +166,9 @@ def _check_complete(meta: Meta) -> None:
         raise MeshError(ErrorKind.PARAMS, "clientInfo in _meta must be an object")
 
 
-def _check_headers(heads: dict[bytes, bytes], request: Request, meta: Meta, version: str) -> str:
+def _check_headers(heads: dict[bytes, bytes], request: Request, head: Head, version: str) -> str:
     """Headers against body; returns ``params.name`` or ``params.uri`` of methods that have one."""
-    if version != meta.protocol_version:
+    if head.meta is None or version != head.meta.protocol_version:
         raise _mismatch("MCP-Protocol-Version", "the protocol version in _meta")
     method = heads.get(b"mcp-method")
     if method is None or method.decode("latin-1") != request.method:
@@ -169,7 +179,7 @@ def _check_headers(heads: dict[bytes, bytes], request: Request, meta: Meta, vers
     name = heads.get(b"mcp-name")
     if name is None:
         raise _mismatch("Mcp-Name", f"params.{member}")
-    target = text_member(request.params, member)
+    target = text_of(head.member(member), member)
     try:
         agrees = decode_value(name.decode("latin-1")) == target
     except ValueError:

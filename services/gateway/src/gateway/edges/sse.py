@@ -157,13 +157,21 @@ class LateReply:
         send: of the ASGI request.
         streams: whether the client takes a stream.
         headers: put on the answer.
+        whole: sends a JSON answer without headers at once; False = send it the long way.
     """
 
-    __slots__ = ("_headers", "_send", "_starts", "_stream", "_task", "streams")
+    __slots__ = ("_headers", "_send", "_starts", "_stream", "_task", "_whole", "streams")
 
     def __init__(
-        self, starts: LateStarts, send: Send, *, streams: bool, headers: Headers = ()
+        self,
+        starts: LateStarts,
+        send: Send,
+        *,
+        streams: bool,
+        headers: Headers = (),
+        whole: Callable[[int, bytes], bool] | None = None,
     ) -> None:
+        self._whole = whole
         self._starts = starts
         self._send = send
         self._headers = headers
@@ -198,7 +206,8 @@ class LateReply:
         """The answer itself."""
         self._starts.remove(self)
         if self._stream is None or self._task is None:
-            await respond(self._send, status, body, self._headers)
+            if self._headers or self._whole is None or not self._whole(status, body):
+                await respond(self._send, status, body, self._headers)
             return
         self._stream.push(body, must=True)
         self._stream.end()
