@@ -10,7 +10,7 @@ EDITABLE := $(foreach m,$(MEMBERS),-e $(dir $(m)))
 UP ?=
 ARGS ?=
 
-.PHONY: help install up down test test-all test-containers lint format types check bench docs lock clean
+.PHONY: help install up down test test-all test-containers lint format types check conformance bench bench-search docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -57,8 +57,15 @@ types: $(STAMP) ## Types: pyright strict
 
 check: lint types test ## What CI runs before the containers
 
+conformance: $(STAMP) ## Everything of the official suite and of our own requirements (needs npm; minutes)
+	@tests/conformance/install
+	@$(BIN)/python -m pytest -n auto --dist loadfile tests/conformance $(ARGS)
+
 bench: $(STAMP) ## Measure the mesh against its floor; prints one table (minutes)
 	@$(BIN)/python -m tests.benchmarks $(ARGS)
+
+bench-search: $(STAMP) ## Evaluate the tool search offline: hit rates, tokens, times (seconds)
+	@$(BIN)/python -m tests.benchmarks.tool_search $(ARGS)
 
 docs: $(STAMP) ## Write docs/reference from the code
 	@$(BIN)/python scripts/gen_reference.py

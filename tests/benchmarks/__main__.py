@@ -1,9 +1,11 @@
 """Runs every measurement once, interleaved with its floor, and prints one table.
 
 usage: python -m tests.benchmarks [--seconds S] [--rounds N] [--only TEXT] [--write FILE] [--check]
+       python -m tests.benchmarks --against CHECKOUT [--seconds S] [--rounds N] [--only TEXT]
 
-``--check`` fails when a figure misses its bound (issue "the first call", section Speed). Bare times
-on a shared machine say little; the ratios inside one run are what is promised.
+``--check`` fails when a figure misses its bound. Bare times on a shared machine say little; the
+ratios inside one run are what is promised. ``--against`` compares with another checkout (that has
+its own ``.venv``): both meshes run beside each other and take turns.
 """
 
 import argparse
@@ -15,6 +17,7 @@ import time
 from pathlib import Path
 
 import uvloop
+from tests.benchmarks import against, many_tools
 from tests.benchmarks.cases import Row, measure
 from tests.benchmarks.cluster import mesh_up, process
 from tests.benchmarks.report import bounds, bounds_table, table, write
@@ -60,9 +63,16 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=3, help="repeats; the median is reported")
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--write", type=Path, help="also put the tables into this page")
+    parser.add_argument("--against", type=Path, help="compare with this other checkout instead")
     parser.add_argument("--check", action="store_true", help="fail when a bound is missed")
     args = parser.parse_args()
+    if args.against:
+        print(against.run(args.against, args.seconds, args.rounds, args.only))
+        return
     rows = run(args.seconds, args.rounds, args.only)
+    if any(args.only in case for case in many_tools.CASES):
+        with tempfile.TemporaryDirectory() as room:
+            rows += uvloop.run(many_tools.measure(Path(room), args.only))
     print(table(rows))
     if args.only:
         return

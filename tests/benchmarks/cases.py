@@ -12,7 +12,7 @@ from tests.benchmarks.cluster import Cpu, Mesh, resident_mb
 from tests.benchmarks.floor import SUBJECT, connect
 from tests.benchmarks.load import Result, http_load, lines_load, quantile
 
-__all__ = ["Row", "measure"]
+__all__ = ["WARM_UP_S", "Row", "cases", "measure"]
 
 WARM_UP_S = 0.5
 META = (
@@ -112,7 +112,8 @@ async def _bare_nats(mesh: Mesh, window: int, seconds: float) -> Result:
     return Result(latencies_s=latencies, wall_s=wall)
 
 
-def _cases(mesh: Mesh, floor_port: int) -> dict[str, Case]:
+def cases(mesh: Mesh, floor_port: int = 0) -> dict[str, Case]:
+    """Every case by name; those of the floor need its port."""
     session = _open_session(mesh.http_port)
     echo = '{"message":"x"}'
 
@@ -159,10 +160,10 @@ async def measure(
     only: str = "",
 ) -> list[Row]:
     """Run every case whose name contains ``only``, interleaved, ``rounds`` times; medians."""
-    cases = {name: case for name, case in _cases(mesh, floor_port).items() if only in name}
-    runs: dict[str, list[tuple[Result, dict[str, float]]]] = {name: [] for name in cases}
+    chosen = {name: case for name, case in cases(mesh, floor_port).items() if only in name}
+    runs: dict[str, list[tuple[Result, dict[str, float]]]] = {name: [] for name in chosen}
     for _ in range(rounds):
-        for name, case in cases.items():
+        for name, case in chosen.items():
             await case(WARM_UP_S)
             before = Cpu.of(pids)
             result = await case(seconds)

@@ -101,14 +101,21 @@ def process(*args: str, ready: bool) -> Iterator[subprocess.Popen[str]]:
 
 
 @contextlib.contextmanager
-def mesh_up(room: Path) -> Iterator[Mesh]:
-    """Start a mesh with the benchmark's configuration in ``room`` and wait for ``ready``."""
+def mesh_up(room: Path, more: str = "", python: str = sys.executable) -> Iterator[Mesh]:
+    """Start a mesh with the benchmark's configuration in ``room`` and wait for ``ready``.
+
+    Args:
+        room: existing folder.
+        more: further tables of its configuration.
+        python: whose mesh is started; another checkout's, to compare with it.
+    """
     server = Path(__file__).with_name("echo_server.py")
     config = room / "mesh.toml"
-    config.write_text(CONFIG.format(python=sys.executable, server=server))
+    config.write_text(CONFIG.format(python=sys.executable, server=server) + more)
     state = room / "state"
-    mesh = str(Path(sys.executable).with_name("mesh"))
-    command = [mesh, "up", "--config", str(config), "--state", str(state)]
+    mesh = str(Path(python).with_name("mesh"))
+    ports = [part for name in ("http", "tcp", "nats") for part in (f"--{name}-port", "0")]
+    command = [mesh, "up", "--config", str(config), "--state", str(state), *ports]
     with (room / "mesh.log").open("w") as log:
         child = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=log, text=True)
     try:

@@ -5,6 +5,7 @@ import platform
 from pathlib import Path
 
 import msgspec
+from tests.benchmarks import many_tools
 from tests.benchmarks.cases import Row
 
 __all__ = ["Bound", "bounds", "bounds_table", "table", "write"]
@@ -16,6 +17,8 @@ TCP_RATE_MIN = 8_000
 TCP_SHARE_MIN = 0.4
 ADDED_P50_MS_MAX = 0.6
 GATEWAY_MB_MAX = 120
+LIST_MS_MAX = 150
+CHANGE_MS_MAX = 500
 
 
 def _machine() -> str:
@@ -48,7 +51,7 @@ def table(rows: list[Row]) -> str:
             f"| {row.name} | {row.rate:,.0f} | {row.p50_ms:.2f} | {row.p99_ms:.2f} | {used} |"
         )
     memory = ", ".join(
-        f"{name} {value:.0f} MB" for name, value in sorted(rows[-1].memory_mb.items())
+        f"{name} {value:.0f} MB" for name, value in sorted(rows[0].memory_mb.items())
     )
     return "\n".join([*lines, "", f"Resident memory after the run: {memory}.", ""])
 
@@ -63,13 +66,15 @@ class Bound(msgspec.Struct, frozen=True):
 
 
 def bounds(rows: list[Row]) -> list[Bound]:
-    """The bounds of the issue "the first call", section Speed, against one run."""
+    """The bounds of the issues "the first call" and "all of MCP", against one run."""
     by = {row.name: row for row in rows}
     share = by["mesh HTTP modern, 64 connections"].rate / by["floor HTTP, 64 connections"].rate
     wanted = min(TCP_RATE_MIN, TCP_SHARE_MIN * by["bare NATS, 64 in flight"].rate)
     rate = by["mesh TCP, 64 in flight"].rate
     added = by["mesh HTTP modern, 1 connection"].p50_ms - by["floor HTTP, 1 connection"].p50_ms
-    memory = max(mb for name, mb in rows[-1].memory_mb.items() if name.startswith("gateway"))
+    memory = max(mb for name, mb in rows[0].memory_mb.items() if name.startswith("gateway"))
+    lists = max(by[case].p50_ms for case in many_tools.LIST_CASES)
+    changes = max(by[case].p50_ms for case in many_tools.CHANGE_CASES)
     return [
         Bound(
             "HTTP at 64 connections, share of its floor",
@@ -94,6 +99,18 @@ def bounds(rows: list[Row]) -> list[Bound]:
             f"under {GATEWAY_MB_MAX} MB",
             f"{memory:.0f} MB",
             memory < GATEWAY_MB_MAX,
+        ),
+        Bound(
+            f"tools/list of {many_tools.LISTED} tools, every page, p50",
+            f"under {LIST_MS_MAX} ms",
+            f"{lists:.1f} ms",
+            lists < LIST_MS_MAX,
+        ),
+        Bound(
+            "a change of one server until a listener has the new list, p50",
+            f"under {CHANGE_MS_MAX} ms",
+            f"{changes:.0f} ms",
+            changes < CHANGE_MS_MAX,
         ),
     ]
 

@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 import time
+from collections.abc import Mapping
 from pathlib import Path
 
 from tests.e2e import processes
@@ -34,12 +35,17 @@ class RunningMesh:
         room: empty folder; becomes the working directory, state goes to ``.mesh`` in it.
         options: further options of ``mesh up``.
         config: content of ``mesh.toml``; "" = no file.
+        env: environment beside the plain one; ``MESH_<SECTION>_<FIELD>`` reaches every service
+            whose configuration has such a field.
     """
 
-    def __init__(self, room: Path, *options: str, config: str = "") -> None:
+    def __init__(
+        self, room: Path, *options: str, config: str = "", env: Mapping[str, str] | None = None
+    ) -> None:
         self.room = room
         self.state = room / ".mesh"
         self.options = options
+        self.env = dict(env or {})
         self.output: list[str] = []
         self._mark = f"{_MARK}={secrets.token_hex(8)}"
         self._seen: set[Process] = set()
@@ -59,7 +65,7 @@ class RunningMesh:
         self._child = subprocess.Popen(
             [MESH, "up", *ports, *self.options],
             cwd=self.room,
-            env={**PLAIN_ENVIRONMENT, name: value},
+            env={**PLAIN_ENVIRONMENT, **self.env, name: value},
             stdin=subprocess.DEVNULL,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,

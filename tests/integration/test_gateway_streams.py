@@ -336,6 +336,7 @@ async def test_a_revoked_key_is_refused_within_a_second_and_its_streams_end(
             return (await client.post("/mcp", content=body, headers=headers)).status_code == 401
 
         await eventually(refused, timeout_s=1.0)
+        assert (await events.next())["result"]["resultType"] == "complete"
         assert await events.next() is None
 
 

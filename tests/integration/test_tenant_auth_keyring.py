@@ -15,14 +15,15 @@ from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import ContextSigner, ContextVerifier, load_kek, new_kek
 from mesh_chassis.config import ConfigError, ServiceSection
-from mesh_chassis.keyring import KeyRing
+from mesh_chassis.keyring import KeyRing, SealRing
+from mesh_chassis.sealing import Sealer
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.in_process import in_process
 from tenant_auth.config import SecurityConfig, TenantAuthConfig, read_secrets
-from tenant_auth.core.rotation import LEAD_S, LINGER_S
+from tenant_auth.core.rotation import LEAD_S, LINGER_S, sealing_linger_s
 from tenant_auth.reconciler import KeyRotation
 from tenant_auth.service import build
-from tenant_auth.store.keyring import KeyRingStore
+from tenant_auth.store.keyring import SEALING, SIGNING, KeyRingStore
 
 DAY_S = 86_400
 
@@ -67,7 +68,7 @@ async def test_two_replicas_started_at_once_make_one_key(
 ) -> None:
     buses = [await connect_bus("tenant-auth", f"tenant-auth-{n}") for n in (1, 2)]
     kek = load_kek(security.kek_file)
-    stores = await asyncio.gather(*(KeyRingStore.open(bus, kek) for bus in buses))
+    stores = await asyncio.gather(*(KeyRingStore.open(bus, kek, SIGNING) for bus in buses))
     now_ms = buses[0].server_now_ms()
     await asyncio.gather(
         *(KeyRotation(store, every_s=DAY_S, now_ms=lambda: now_ms).step() for store in stores)
@@ -82,7 +83,7 @@ async def test_rotation_refuses_nobody_from_the_old_key_to_the_new_one(
 ) -> None:
     bus = await connect_bus("tenant-auth", "tenant-auth-1")
     kek = load_kek(security.kek_file)
-    store = await KeyRingStore.open(bus, kek)
+    store = await KeyRingStore.open(bus, kek, SIGNING)
     clock = [bus.server_now_ms()]
     rotation = KeyRotation(store, every_s=DAY_S, now_ms=lambda: clock[0])
     await rotation.step()
@@ -135,6 +136,52 @@ async def test_new_kek_gets_a_new_key_at_once(
         ring = await KeyRing.open(await connect_bus("gateway", "gateway-2"))
         token = ContextSigner(ring, load_kek(other.kek_file)).sign(CONTEXT)
         assert token.partition(".")[0] > before
+        await ring.close()
+
+
+async def test_rotation_of_sealing_keys_refuses_no_sealed_state(
+    broker, connect_bus, security: SecurityConfig
+) -> None:
+    bus = await connect_bus("tenant-auth", "tenant-auth-1")
+    kek = load_kek(security.kek_file)
+    store = await KeyRingStore.open(bus, kek, SEALING)
+    clock = [bus.server_now_ms()]
+    linger_s = sealing_linger_s(DAY_S)
+    rotation = KeyRotation(store, every_s=DAY_S, now_ms=lambda: clock[0], linger_s=linger_s)
+    await rotation.step()
+    rings = [await SealRing.open(await connect_bus("gateway", f"gateway-{n}")) for n in (1, 2)]
+    one, other = (Sealer(ring, kek, clock_ms=lambda: clock[0]) for ring in rings)
+    first = one.seal("state", b"x")
+    assert other.open("state", first) == b"x"
+    clock[0] += (DAY_S - LEAD_S) * 1000
+    await rotation.step()
+    await eventually(lambda: all(len(ring) == 2 for ring in rings))
+    assert one.seal("state", b"x").partition(".")[0] == first.partition(".")[0]
+    clock[0] += LEAD_S * 1000
+    second = one.seal("state", b"y")
+    assert second.partition(".")[0] != first.partition(".")[0]
+    assert (other.open("state", first), other.open("state", second)) == (b"x", b"y")
+    for _ in range(linger_s // DAY_S):
+        await rotation.step()
+        clock[0] += DAY_S * 1000
+    await rotation.step()
+    await eventually(lambda: all(first.partition(".")[0] not in ring for ring in rings))
+    with pytest.raises(MeshError):
+        other.open("state", first)
+    for closing in (*rings, store):
+        await closing.close()
+
+
+async def test_gateways_seal_from_the_first_moment_and_runners_cannot_open(
+    broker, connect_bus, security: SecurityConfig
+) -> None:
+    bus = await connect_bus("tenant-auth", "tenant-auth-1")
+    async with in_process(build, config_of(security), bus):
+        ring = await SealRing.open(await connect_bus("tool-runner", "runner-1"))
+        kek = load_kek(security.kek_file)
+        token = Sealer(ring, kek, clock_ms=bus.server_now_ms).seal("state", b"x")
+        with pytest.raises(MeshError):
+            Sealer(ring, os.urandom(32), clock_ms=bus.server_now_ms).open("state", token)
         await ring.close()
 
 
@@ -211,4 +258,4 @@ async def test_runner_cannot_write_the_key_ring(
             with pytest.raises(MeshError):
                 await write("$KV.mesh_keys.sign.k000009", b"{}", timeout_s=0.3)
         kv = await KV.open(bus, buckets.KEYS)
-        assert len(await kv.keys()) == 1
+        assert len(await kv.keys()) == 2

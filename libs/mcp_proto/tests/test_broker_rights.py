@@ -2,6 +2,7 @@ import pytest
 
 from mcp_proto import broker_rights, buckets, subjects
 from mcp_proto.broker_rights import Rights, rights_of
+from mcp_proto.contracts import tasks
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -60,7 +61,38 @@ def test_calls_go_from_gateways_to_runners() -> None:
     assert may_publish(gateway, call)
     assert not may_subscribe(gateway, call)
     assert may_subscribe(runner, call)
-    assert not may_publish(runner, call)
+    # The runner that owns a durable task makes its call, as a gateway would.
+    assert may_publish(runner, call)
+    for service in ("registry", "tenant-auth"):
+        assert not may_publish(rights_of(service, "s"), call)
+
+
+def test_tasks_are_made_for_gateways_and_kept_by_runners() -> None:
+    gateway, runner = rights_of("gateway", "g"), rights_of("tool-runner", "r")
+    create = tasks.create.subject
+    assert may_publish(gateway, create)
+    assert may_subscribe(runner, create)
+    assert not may_publish(broker_rights.client_rights("acme"), create)
+    for bucket in (buckets.TASKS, buckets.IDEMPOTENCY):
+        key = f"$KV.{bucket.name}.a.b.c"
+        assert may_publish(runner, key)
+        assert not may_publish(gateway, key)
+    assert may_publish(gateway, f"$JS.API.DIRECT.GET.{buckets.TASKS.stream}.x")
+    assert not may_publish(gateway, f"$JS.API.DIRECT.GET.{buckets.IDEMPOTENCY.stream}.x")
+    assert may_publish(runner, subjects.event("acme", "task", "task_1_a"))
+    assert not may_publish(gateway, subjects.event("acme", "task", "task_1_a"))
+
+
+def test_stored_results_are_the_runners_alone() -> None:
+    for service in broker_rights.SERVICES:
+        rights = rights_of(service, f"{service}-1")
+        for subject in ("$O.mesh_t_acme.C.x", "$O.mesh_t_acme.M.x"):
+            assert may_publish(rights, subject) is (service == "tool-runner")
+    runner = rights_of("tool-runner", "r")
+    assert may_publish(runner, "$JS.API.DIRECT.GET.OBJ_mesh_t_acme")
+    for bucket in (buckets.CONFIG, buckets.LOGINS, buckets.SESSIONS):
+        assert not may_publish(runner, f"$JS.API.DIRECT.GET.{bucket.stream}")
+    assert not may_publish(broker_rights.client_rights("acme"), "$O.mesh_t_acme.C.x")
 
 
 def test_a_client_stays_in_its_tenant() -> None:

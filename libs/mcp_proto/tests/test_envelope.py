@@ -46,7 +46,7 @@ def test_a_bare_caller_needs_no_headers() -> None:
         ({"Mesh-Deadline": "9" * 17}, ErrorKind.REQUEST),
         ({"Mesh-Start-By": "\u0665"}, ErrorKind.REQUEST),
         ({"Mcp-Name": "=?base64?!!?="}, ErrorKind.HEADER_MISMATCH),
-        ({"Mcp-Name": "=?base64?YQ"}, ErrorKind.HEADER_MISMATCH),
+        ({"Mcp-Name": "=?base64?YQ?="}, ErrorKind.HEADER_MISMATCH),
     ],
 )
 def test_malformed_headers_are_refused(headers: dict[str, str], kind: ErrorKind) -> None:

@@ -97,6 +97,13 @@ def test_splice_leaves_no_second_copy_that_another_reader_could_take() -> None:
     assert list(pick(obj, "x")) == ["x"]
 
 
+def test_key_is_found_when_its_slash_is_escaped() -> None:
+    obj = b'{"pv\\/a":1,"pv/a":2,"b":3}'
+    assert remove(obj, "pv/a") == b'{"b":3}'
+    assert splice(b'{"pv\\/a":1,"b":3}', {"pv/a": b"0"}) == b'{"pv/a":0,"b":3}'
+    assert remove(b'{"u":"a\\/b"}', "b") == b'{"u":"a\\/b"}'
+
+
 def test_remove_does_not_touch_nested_members_or_text() -> None:
     obj = b'{"a":{"ttl":1}, "b":"\\"ttl\\""}'
     assert remove(obj, "ttl") == obj

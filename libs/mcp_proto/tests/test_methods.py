@@ -13,6 +13,7 @@ from mcp_proto.methods import (
 )
 from mcp_proto.versions import MODERN, NEWEST_LEGACY, Revision
 
+SKILLS = {"skills/list", "skills/get", "resources/directory/read"}  # an extension
 OPEN_TASKS = {"notifications/tasks/status", "notifications/tasks"}  # the SDK leaves tasks out
 
 
@@ -25,7 +26,7 @@ def rows(directions: set[Direction], kind: MethodKind) -> set[tuple[str, str]]:
         and method.direction in directions
         and method.first <= revision <= method.last
         and not method.name.startswith("tasks/")
-        and method.name not in OPEN_TASKS
+        and method.name not in OPEN_TASKS | SKILLS
     }
 
 

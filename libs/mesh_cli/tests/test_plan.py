@@ -1,13 +1,22 @@
 """What runs, as whom, with which tables."""
 
 import tomllib
+from pathlib import Path
 
 import msgspec
 import tomlkit
 
+from mcp_proto.contracts.registry import OAuthClient, ServerDefinition
 from mesh_cli import plan
+from mesh_cli.bootstrap import write_toml
 from mesh_cli.plan import Ports, Where
-from mesh_cli.user_file import MeshFile, SecurityTable, ServerTable
+from mesh_cli.user_file import (
+    MeshFile,
+    PerformanceTable,
+    SecurityTable,
+    ServerTable,
+    UpstreamsTable,
+)
 
 
 def where(names: list[str]) -> Where:
@@ -118,3 +127,41 @@ def test_edge_on_every_address_is_reached_over_loopback() -> None:
 def test_tables_are_plain_documents() -> None:
     for instance in planned(MeshFile()):
         assert tomllib.loads(tomlkit.dumps(dict(instance.tables))) == instance.tables
+
+
+def test_servers_over_the_network_are_written_as_the_runner_reads_them(tmp_path: Path) -> None:
+    server = ServerDefinition(
+        name="far",
+        transport="http",
+        url="https://mcp.example.com/mcp",
+        headers={"X-Team": "${not a variable}"},
+        oauth=OAuthClient(
+            token_url="https://auth.example.com/t",
+            client_id="me",
+            client_secret="env:SECRET",
+            scopes=("a", "b"),
+        ),
+        allow_private=("10.0.0.0/8",),
+    )
+    content = MeshFile(
+        upstreams=UpstreamsTable(allow_networks=("10.1.0.0/16",)),
+        performance=PerformanceTable(connection_pool_size=7),
+    )
+    instance = next(
+        one
+        for one in plan.instances(
+            content,
+            [server],
+            ports=Ports(nats=4222, http=(3000,), tcp=(9500,)),
+            where=where([user.name for user in plan.users(1, 1)]),
+            runners=1,
+        )
+        if one.service == "tool-runner"
+    )
+    write_toml(tmp_path / "runner.toml", instance)
+    text = (tmp_path / "runner.toml").read_text()
+    written = tomllib.loads(text.replace("$${", "${"))
+
+    assert written["upstreams"]["connections"] == 7
+    assert written["upstreams"]["allow_networks"] == ["10.1.0.0/16"]
+    assert msgspec.convert(written["mcp_servers"][0], ServerDefinition) == server

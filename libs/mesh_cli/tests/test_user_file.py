@@ -162,7 +162,6 @@ connection_pool_size = 7
         "[agents]",
         "[discovery]",
         "[integrations]",
-        "performance.connection_pool_size",
     )
 
 

@@ -112,6 +112,19 @@ async def test_an_idle_session_is_over_whatever_the_bucket_holds(world: World) -
     assert await world.two.find(identifier, ANN) is None
 
 
+async def test_a_gateway_told_of_a_shorter_idle_time_renews_and_ends_by_it(world: World) -> None:
+    strict = Sessions(world.bucket, world.tasks, idle_s=120, clock=world.clock)
+    identifier = await strict.open(world.record())
+    world.clock.advance(31)
+    assert strict.held(identifier, ANN) is not None
+    await eventually(lambda: world.bucket.revision == 2)  # a quarter of it has gone
+    world.clock.advance(119)
+    assert strict.held(identifier, ANN) is not None
+    await eventually(lambda: world.bucket.revision == 3)
+    world.clock.advance(120)
+    assert await strict.find(identifier, ANN) is None
+
+
 async def test_a_use_renews_the_record_in_the_background_once_a_minute(world: World) -> None:
     identifier = await world.one.open(world.record())
     world.clock.advance(TOUCH_MS / 1000 + 1)

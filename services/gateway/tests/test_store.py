@@ -11,6 +11,8 @@ from gateway.store import Catalogs, Viewer
 from mcp_proto import catalogs
 from mcp_proto.contracts.registry import Catalog, CatalogTool
 from mcp_proto.contracts.tenant_auth import Grant
+from mcp_proto.contracts.virtuals import VirtualRecord, VirtualServer, VirtualTool
+from mcp_proto.errors import MeshError
 from mesh_chassis.testing.conditions import eventually
 
 ALL = Grant(permissions=frozenset({"CallTools"}), allow=("*",))
@@ -112,4 +114,85 @@ async def test_a_listener_that_fails_does_not_end_the_others(store: Catalogs) ->
     store.listen(viewer, heard.append)
     put(store, "fs", "read")
     await eventually(lambda: bool(heard))
+    store.close()
+
+
+def shows(store: Catalogs, endpoint: str, who: Viewer | None = None) -> list[str]:
+    page = store.lists(who or viewer(), endpoint).listing(ListKind.TOOLS).page(None)
+    return [one["name"] for one in msgspec.json.decode(page)["tools"]]
+
+
+def put_virtual(store: Catalogs, *chosen: VirtualTool, tenant: str = "_") -> None:
+    definition = VirtualServer(name="desk", tenant=tenant, tools=chosen)
+    record = msgspec.json.encode(VirtualRecord(definition=definition))
+    store.feed_virtual(f"{tenant}.desk", record, 1)
+
+
+def test_an_endpoint_of_a_server_shows_that_server_alone(store: Catalogs) -> None:
+    put(store, "fs", "read", "x" * 100)
+    put(store, "other", "read")
+    assert shows(store, "u/fs") == ["read", "x" * 100]
+    assert store.lists(viewer(), "u/fs") is store.lists(viewer(), "u/fs")
+    for missing in ("u/none", "v/none", "w/fs", "nonsense"):
+        with pytest.raises(MeshError, match="no such endpoint"):
+            store.lists(viewer(), missing)
+    narrow = Grant(permissions=frozenset({"CallTools"}), allow=("other:*",))
+    for _ in range(2):
+        with pytest.raises(MeshError, match="no such endpoint"):
+            store.lists(viewer(grant=narrow), "u/fs")
+    put(store, "own", "x", tenant="other")
+    with pytest.raises(MeshError):
+        store.lists(viewer(), "u/own")
+
+
+def test_a_virtual_server_is_seen_changed_and_gone(store: Catalogs) -> None:
+    put(store, "fs", "read", "write")
+    put_virtual(store, VirtualTool(server="fs", tool="*"))
+    assert shows(store, "v/desk") == ["read", "write"]
+    everything = store.lists(viewer())
+    put_virtual(store, VirtualTool(server="fs", tool="read", name="open"))
+    assert shows(store, "v/desk") == ["open"]
+    assert store.lists(viewer()) is everything
+    put(store, "fs", "read", "more")
+    assert shows(store, "v/desk") == ["open"]
+    store.feed_virtual("_.desk", b"{", 2)
+    with pytest.raises(MeshError):
+        store.lists(viewer(), "v/desk")
+    store.feed_virtual("_.desk.x", b"{", 2)
+    store.feed_virtual("_.desk", None, 3)
+
+
+def test_roles_choose_the_view_of_a_virtual_server(store: Catalogs) -> None:
+    put(store, "fs", "read", "write")
+    put_virtual(
+        store,
+        VirtualTool(server="fs", tool="write", roles=("Admin",)),
+        VirtualTool(server="fs", tool="*"),
+    )
+
+    def of(*roles: str) -> Viewer:
+        return Viewer(tenant="acme", grant=ALL, digest=grant_digest(ALL, roles), roles=roles)
+
+    assert shows(store, "v/desk", of("Admin")) == ["read", "write"]
+    assert shows(store, "v/desk", of("User")) == ["read"]
+    assert shows(store, "u/fs", of("User")) == ["read", "write"]
+
+
+async def test_a_listener_of_an_endpoint_hears_of_it_alone(store: Catalogs) -> None:
+    put(store, "fs", "read")
+    put_virtual(store, VirtualTool(server="fs", tool="read"))
+    heard: list[frozenset[ListKind]] = []
+    listener = store.listen(viewer, heard.append, "v/desk")
+    assert listener is not None
+    put(store, "other", "x")
+    put(store, "fs", "read", "write")
+    listener.check()
+    assert not heard
+    put_virtual(store, VirtualTool(server="fs", tool="write"))
+    await eventually(lambda: len(heard) == 1)
+    store.feed_virtual("_.desk", None, 2)
+    await eventually(lambda: len(heard) == 2)
+    listener.check()
+    assert len(heard) == 2
+    listener.close()
     store.close()

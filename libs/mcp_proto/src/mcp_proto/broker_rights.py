@@ -10,7 +10,7 @@ import msgspec
 
 from mcp_proto import buckets
 from mcp_proto.buckets import Bucket
-from mcp_proto.contracts import registry, tenant_auth
+from mcp_proto.contracts import registry, tasks, tenant_auth
 from mcp_proto.subjects import QUEUE, ROOT
 
 __all__ = ["SERVICES", "Rights", "client_rights", "inbox_prefix", "operator_rights", "rights_of"]
@@ -47,6 +47,7 @@ def _read(bucket: Bucket) -> tuple[str, ...]:
     stream = bucket.stream
     return (
         f"$JS.API.STREAM.INFO.{stream}",
+        f"$JS.API.DIRECT.GET.{stream}",
         f"$JS.API.DIRECT.GET.{stream}.>",
         f"$JS.API.STREAM.MSG.GET.{stream}",
         f"$JS.API.CONSUMER.CREATE.{stream}.>",
@@ -106,6 +107,9 @@ def _gateway(instance: str) -> Rights:
                     tenant_auth.login,
                     tenant_auth.logout,
                     registry.list_servers,
+                    tasks.create,
+                    tasks.update,
+                    tasks.cancel,
                 )
             ),
             "$SRV.>",
@@ -113,6 +117,8 @@ def _gateway(instance: str) -> Rights:
             *_read(buckets.CATALOG),
             *_read(buckets.CONFIG),
             *_read(buckets.KEYS),
+            *_read(buckets.TASKS),
+            *_read(buckets.VIRTUALS),
         ),
         subscribe=(*subscribe, f"{ROOT}.*.evt.>", f"{ROOT}.*.gw.> {QUEUE}"),
     )
@@ -125,6 +131,7 @@ def _registry(instance: str) -> Rights:
             *publish,
             *_own(buckets.CATALOG),
             *_own(buckets.SERVERS),
+            *_own(buckets.VIRTUALS),
             *_own(buckets.INSTANCES),
             *_own(buckets.LEASE),
             *_read(buckets.KEYS),
@@ -153,30 +160,50 @@ def _tenant_auth(instance: str) -> Rights:
     )
 
 
+_STORED_RESULTS = ("$O.*.C.*", "$O.*.M.*", "$JS.API.DIRECT.GET.*")
+"""Object buckets, one per tenant: chunks and descriptions; chunks are read by sequence."""
+
+
+_NOT_OF_RUNNERS = (
+    buckets.CATALOG,
+    buckets.CONFIG,
+    buckets.KEYS,
+    buckets.LOGINS,
+    buckets.SESSIONS,
+    buckets.SERVERS,
+    buckets.VIRTUALS,
+)
+"""Buckets that others write; a runner, which makes buckets for tenants, keeps off these."""
+
+
 def _tool_runner(instance: str) -> Rights:
     publish, subscribe = _every("tool-runner", instance)
-    foreign = (
-        buckets.CATALOG,
-        buckets.CONFIG,
-        buckets.KEYS,
-        buckets.LOGINS,
-        buckets.SESSIONS,
-        buckets.SERVERS,
-    )
     return Rights(
         publish=(
             *publish,
             registry.put.subject,
             registry.remove.subject,
             registry.list_servers.subject,
+            # The source of this event is the server, not the runner that happens to hold it.
+            f"{ROOT}.*.evt.updated.*",
+            f"{ROOT}.*.evt.task.*",
+            # The runner that made a durable task calls the server as a gateway does, with the
+            # submitter's signed context.
+            f"{ROOT}.*.call.>",
+            f"{ROOT}.*.rpc.>",
+            f"{ROOT}.*.inst.*.cancel",
+            f"{ROOT}.*.inst.*.answer",
             # A bucket per tenant, and the broker knows no wildcard inside a token: so the
             # bucket token is open here and every bucket of another writer is denied below. A
             # tenant's key is one token, so other instances' heartbeats (two) stay out of reach.
             "$KV.*.*",
             f"$KV.{buckets.LEASE.name}.>",
+            f"$KV.{buckets.TASKS.name}.>",
+            f"$KV.{buckets.IDEMPOTENCY.name}.>",
             "$JS.API.STREAM.CREATE.*",
             "$JS.API.STREAM.UPDATE.*",
             "$JS.API.STREAM.INFO.*",
+            *_STORED_RESULTS,
             "$JS.API.DIRECT.GET.*.>",
             "$JS.API.STREAM.MSG.GET.*",
             "$JS.API.CONSUMER.CREATE.*.>",
@@ -184,7 +211,7 @@ def _tool_runner(instance: str) -> Rights:
             "$JS.FC.>",
         ),
         publish_deny=(
-            *(f"$KV.{bucket.name}.>" for bucket in foreign),
+            *(f"$KV.{bucket.name}.>" for bucket in _NOT_OF_RUNNERS),
             *(
                 f"$KV.{buckets.INSTANCES.name}.{service}.>"
                 for service in SERVICES
@@ -193,7 +220,7 @@ def _tool_runner(instance: str) -> Rights:
             *(
                 f"$JS.API.STREAM.{verb}.{bucket.stream}"
                 for verb in ("CREATE", "UPDATE")
-                for bucket in (*foreign, buckets.INSTANCES, buckets.LEASE)
+                for bucket in (*_NOT_OF_RUNNERS, buckets.INSTANCES, buckets.LEASE)
             ),
             *(
                 right
@@ -201,7 +228,12 @@ def _tool_runner(instance: str) -> Rights:
                 for right in _read(bucket)
             ),
         ),
-        subscribe=(*subscribe, f"{ROOT}.*.call.> {QUEUE}", f"{ROOT}.*.rpc.> {QUEUE}"),
+        subscribe=(
+            *subscribe,
+            f"{ROOT}.*.call.> {QUEUE}",
+            f"{ROOT}.*.rpc.> {QUEUE}",
+            f"{ROOT}._.svc.tool-runner.* tool-runner",
+        ),
     )
 
 

@@ -12,15 +12,19 @@ from mcp_proto.subjects import PLATFORM, encode_token
 __all__ = [
     "CATALOG",
     "CONFIG",
+    "IDEMPOTENCY",
     "INSTANCES",
     "KEYS",
     "LEASE",
     "LOGINS",
     "SERVERS",
     "SESSIONS",
+    "TASKS",
+    "VIRTUALS",
     "Bucket",
     "key",
     "tenant_kv",
+    "tenant_objects",
 ]
 
 
@@ -73,18 +77,28 @@ CATALOG = Bucket(
 """What servers offer, ``{tenant}.{server}``."""
 SERVERS = Bucket(name="mesh_servers", writer="registry", history=10)
 """Servers added at run time, and restarts that were asked for."""
+VIRTUALS = Bucket(name="mesh_virtuals", writer="registry", history=10, value_max_bytes=768 * 1024)
+"""Virtual servers, ``{tenant}.{name}``."""
 CONFIG = Bucket(name="mesh_config", writer="tenant-auth", history=10, per_key_ttl=True)
 """Tenants, principals, rules and API keys (as HMAC).
 
 Only ``cut.*`` records expire, and those are written once (history and expiry do not mix)."""
 KEYS = Bucket(name="mesh_keys", writer="tenant-auth", history=10)
-"""Signing keys, ``sign.{kid}``; private halves are sealed."""
+"""Signing keys ``sign.{kid}``, private halves sealed, and sealing keys ``seal.{kid}``, sealed."""
 LOGINS = Bucket(name="mesh_logins", writer="tenant-auth", per_key_ttl=True)
 """Login sessions."""
 SESSIONS = Bucket(name="mesh_sessions", writer="gateway", per_key_ttl=True)
 """MCP sessions of the old eras; any gateway continues them."""
 LEASE = Bucket(name="mesh_lease", writer="registry", per_key_ttl=True)
 """Placement of single-instance servers; each holder writes its own key."""
+TASKS = Bucket(
+    name="mesh_tasks", writer="tool-runner", per_key_ttl=True, value_max_bytes=768 * 1024
+)
+"""Durable tasks, ``{tenant}.{principal}.{id}``, large results beside them in parts."""
+IDEMPOTENCY = Bucket(
+    name="mesh_idempotency", writer="tool-runner", per_key_ttl=True, value_max_bytes=768 * 1024
+)
+"""What became of calls with an idempotency key, under a digest of whose call it was."""
 
 
 def tenant_kv(tenant: str, bytes_max: int = -1) -> Bucket:
@@ -98,6 +112,17 @@ def tenant_kv(tenant: str, bytes_max: int = -1) -> Bucket:
     return Bucket(
         name=f"mesh_t_{tenant}", writer="tool-runner", per_key_ttl=True, bytes_max=bytes_max
     )
+
+
+def tenant_objects(tenant: str) -> str:
+    """Name of the object bucket of one tenant: stream ``OBJ_{name}`` on ``$O.{name}.>``.
+
+    Written by tool-runner.
+
+    Raises:
+        ValueError: not a tenant id.
+    """
+    return tenant_kv(tenant).name
 
 
 def key(*names: str) -> str:

@@ -27,6 +27,7 @@ from mcp_proto.jsonrpc import (
     RequestId,
     Response,
 )
+from mcp_proto.limits import EDGE_MESSAGE_BYTES
 from mcp_proto.members import Pairs, TooManyMembersError, pairs, pick, remove, splice
 from mcp_proto.rim import check_rim
 
@@ -60,14 +61,14 @@ _grammar = msgspec.json.Decoder(msgspec.Raw)
 _encoder = msgspec.json.Encoder()
 
 
-def decode_message(data: bytes) -> Message:
-    """Check and decode one message as it came from outside.
+def decode_message(data: bytes, max_bytes: int = EDGE_MESSAGE_BYTES) -> Message:
+    """Check and decode one message as it came from outside, of at most ``max_bytes``.
 
     Raises:
         MeshError: ``too_large``, ``parse`` or ``request``; with ``request_id`` where readable.
     """
     try:
-        check_rim(data)
+        check_rim(data, max_bytes)
         plain = _plain_request(data)
         if plain is not None:
             return plain
@@ -256,14 +257,14 @@ def is_batch(data: bytes) -> bool:
     return data[:64].lstrip()[:1] == b"["
 
 
-def decode_batch(data: bytes) -> list[Message | MeshError]:
+def decode_batch(data: bytes, max_bytes: int = EDGE_MESSAGE_BYTES) -> list[Message | MeshError]:
     """Decode an array of messages, each by itself: one bad item does not spoil the others.
 
     Raises:
         MeshError: as ``decode_message``, or ``request`` when the array is empty, longer than
             ``BATCH_ITEMS_MAX`` or no array.
     """
-    check_rim(data)
+    check_rim(data, max_bytes)
     _check_grammar(data)
     try:
         items = _items.decode(data)

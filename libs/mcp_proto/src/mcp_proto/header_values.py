@@ -12,6 +12,7 @@ __all__ = ["decode_value", "encode_value"]
 
 _OPEN = "=?base64?"
 _CLOSE = "?="
+_SHORTEST = len(_OPEN) + len(_CLOSE)
 
 
 def encode_value(text: str) -> str:
@@ -26,15 +27,13 @@ def encode_value(text: str) -> str:
 
 
 def decode_value(value: str) -> str:
-    """Invert ``encode_value``; verbatim values pass through.
+    """Invert ``encode_value``; verbatim values pass through, half a marker too (SEP-2243).
 
     Raises:
-        ValueError: the marker is malformed, its base64 not canonical, or its bytes not UTF-8.
+        ValueError: base64 between the markers that is not canonical or not UTF-8.
     """
-    if not value.startswith(_OPEN):
+    if not value.startswith(_OPEN) or not value.endswith(_CLOSE) or len(value) < _SHORTEST:
         return value
-    if not value.endswith(_CLOSE) or len(value) < len(_OPEN) + len(_CLOSE):
-        raise ValueError("malformed base64 header value")
     inner = value[len(_OPEN) : -len(_CLOSE)]
     try:
         raw = base64.b64decode(inner, validate=True)

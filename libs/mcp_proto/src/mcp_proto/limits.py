@@ -17,6 +17,7 @@ __all__ = [
     "EDGE_MESSAGE_BYTES",
     "HEADER_BYTES_MAX",
     "INLINE_MAX_BYTES",
+    "INPUT_S",
     "JSON_CONTAINERS_MAX",
     "JSON_DEPTH_MAX",
     "KEEPALIVE_FRAME_S",
@@ -25,14 +26,22 @@ __all__ = [
     "NAME_CHARS_MAX",
     "PROBE_AFTER_S",
     "PROBE_TIMEOUT_S",
+    "RESULT_BYTES_MAX",
     "SILENCE_MAX_S",
     "START_BY_S",
     "SUBJECT_BYTES_MAX",
     "TOOLS_PER_TENANT_MAX",
+    "UPSTREAM_MESSAGE_BYTES",
 ]
 
 EDGE_MESSAGE_BYTES = 10 * 1024 * 1024
 """Largest message an edge takes or gives, 10 MiB: the figure earlier clients rely on."""
+
+RESULT_BYTES_MAX = EDGE_MESSAGE_BYTES - 64 * 1024
+"""Largest result a runner gives as it is: edges add an id, a signature and framing to it."""
+
+UPSTREAM_MESSAGE_BYTES = 64 * 1024 * 1024
+"""Largest message taken from an upstream server; results between the two are stored and linked."""
 
 INLINE_MAX_BYTES = 256 * 1024
 """Largest body sent inline on a subject; above it a claim check keeps small calls fast."""
@@ -91,6 +100,10 @@ START_BY_S = 1.0
 
 CLOCK_LEEWAY_S = 2.0
 """Difference between two clocks that is not an error."""
+
+INPUT_S = 285.0
+"""What a client may take to answer a server that asks in mid-call: below the 300 s for which a
+runner holds such a call, so that the silent client is told first."""
 
 PROBE_AFTER_S = 0.5
 """Age of a call from which its runner is probed, and the interval of probes."""

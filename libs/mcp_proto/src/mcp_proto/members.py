@@ -171,10 +171,12 @@ def remove(obj: bytes | msgspec.Raw, *keys: str) -> bytes:
 
 def _may_hold(data: bytes, keys: Iterable[str]) -> bool:
     """False only if no object in ``data`` has one of the keys: a key is quoted or has escapes."""
+    slash = False
     for key in keys:
         if _quoted(key) in data:
             return True
-    return b"\\u" in data
+        slash = slash or "/" in key
+    return b"\\u" in data or (slash and b"\\/" in data)
 
 
 def _prefixed(data: bytes, members: Iterable[tuple[bytes, bytes | msgspec.Raw]]) -> bytes:

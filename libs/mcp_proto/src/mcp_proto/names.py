@@ -12,7 +12,23 @@ import re
 
 from mcp_proto.limits import LISTED_NAME_CHARS_MAX
 
-__all__ = ["is_listed_name", "listed_name"]
+__all__ = [
+    "MESH_SERVER",
+    "RESERVED_SERVERS",
+    "RESULTS_PREFIX",
+    "RESULTS_SERVER",
+    "is_listed_name",
+    "listed_name",
+]
+
+MESH_SERVER = "mesh"
+"""The gateway's own tools (``tools_search`` and its companions)."""
+RESULTS_SERVER = "results"
+"""Stored results, served by every tool-runner."""
+RESULTS_PREFIX = f"{MESH_SERVER}://{RESULTS_SERVER}/"
+"""What URIs of stored results begin with, at every endpoint."""
+RESERVED_SERVERS = frozenset((MESH_SERVER, RESULTS_SERVER))
+"""Names that no definition of an upstream server may have, beside those of native toolsets."""
 
 _JOIN = "__"
 _DIGEST_CHARS = 16  # 80 bits: an upstream that picks its names cannot aim at another's

@@ -32,7 +32,7 @@ __all__ = [
 ]
 
 IDLE_MS = 30 * 60 * 1000
-"""A session nobody used for this long is over."""
+"""A session nobody used for this long is over, unless its gateway is told another time."""
 
 ABSOLUTE_MS = 12 * 3600 * 1000
 """A session older than this is over, used or not."""
@@ -73,6 +73,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
         client_info: the client's ``Implementation`` object; ``ABSENT`` when it sent none.
         log_level: level set by ``logging/setLevel``; "" = never set.
         subscriptions: URIs subscribed to, in order.
+        stream: gateway whose GET stream gets the session's messages, the newest; "" = any.
+        endpoint: where it was opened and alone is valid: "", ``u/<server>``, ``v/<virtual>``.
     """
 
     tenant: str
@@ -85,6 +87,8 @@ class SessionRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", o
     client_info: msgspec.Raw = ABSENT
     log_level: str = ""
     subscriptions: tuple[str, ...] = ()
+    endpoint: str = ""
+    stream: str = ""
 
     def belongs_to(self, owner: SessionOwner) -> bool:
         """Whether ``owner`` may use the session: the same tenant and principal.
@@ -101,22 +105,23 @@ class Expiry(StrEnum):
     ABSOLUTE = "absolute"
 
 
-def expiry(record: SessionRecord, now_ms: int) -> Expiry | None:
+def expiry(record: SessionRecord, now_ms: int, idle_ms: int = IDLE_MS) -> Expiry | None:
     """Why the session is over at ``now_ms``, or None while it lives."""
     if now_ms - record.created_ms >= ABSOLUTE_MS:
         return Expiry.ABSOLUTE
-    return Expiry.IDLE if now_ms - record.last_ms >= IDLE_MS else None
+    return Expiry.IDLE if now_ms - record.last_ms >= idle_ms else None
 
 
-def lifetime_ms(record: SessionRecord, now_ms: int) -> int:
+def lifetime_ms(record: SessionRecord, now_ms: int, idle_ms: int = IDLE_MS) -> int:
     """How long the record can matter without further use: the TTL to store it with."""
-    ends_ms = min(record.created_ms + ABSOLUTE_MS, record.last_ms + IDLE_MS)
+    ends_ms = min(record.created_ms + ABSOLUTE_MS, record.last_ms + idle_ms)
     return max(0, ends_ms - now_ms)
 
 
-def touch(record: SessionRecord, now_ms: int) -> SessionRecord | None:
+def touch(record: SessionRecord, now_ms: int, idle_ms: int = IDLE_MS) -> SessionRecord | None:
     """The record after a use, or None while the stored one is recent enough."""
-    if now_ms - record.last_ms < TOUCH_MS:
+    since_ms = now_ms - record.last_ms
+    if since_ms < TOUCH_MS and since_ms * 4 < idle_ms:
         return None
     return msgspec.structs.replace(record, last_ms=now_ms)
 

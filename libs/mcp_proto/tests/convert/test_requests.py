@@ -52,8 +52,9 @@ def test_the_stamp_is_content_with_little() -> None:
     check_envelope(bare.stamp(b""))
 
 
-def test_a_client_cannot_raise_its_own_capabilities() -> None:
-    forged = json.dumps({CLIENT_CAPABILITIES: {"sampling": {}}}).replace("client", "\\u0063lient")
+@pytest.mark.parametrize(("plain", "escaped"), [("client", "\\u0063lient"), ("/", "\\/")])
+def test_a_client_cannot_raise_its_own_capabilities(plain: str, escaped: str) -> None:
+    forged = json.dumps({CLIENT_CAPABILITIES: {"sampling": {}}}).replace(plain, escaped)
     stamped = STAMP.stamp(b'{"\\u005fmeta":' + forged.encode() + b"}")
     assert json.loads(stamped)["_meta"] == ENVELOPE
     assert stamped.count(b"apabilities") == 1

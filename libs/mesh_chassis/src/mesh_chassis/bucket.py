@@ -57,7 +57,9 @@ class Entry(msgspec.Struct, frozen=True, kw_only=True):
 
 class _Stored(msgspec.Struct, frozen=True):
     seq: int
+    time: str
     hdrs: str = ""
+    data: str = ""
 
 
 class _StoredAnswer(msgspec.Struct, frozen=True):
@@ -174,6 +176,22 @@ class KV:
             value=reply.payload,
             revision=int(reply.headers["Nats-Sequence"]),
             created_ms=_unix_ms(reply.headers["Nats-Time-Stamp"]),
+        )
+
+    async def latest(self, key: str) -> Entry | None:
+        """As ``get``, from the leader: for a key that was just written and is not found.
+
+        Raises:
+            MeshError: as ``get``.
+        """
+        stored = await self._stored(key)
+        if stored is None or is_marker(_header_block(stored.hdrs)):
+            return None
+        return Entry(
+            key=key,
+            value=base64.b64decode(stored.data),
+            revision=stored.seq,
+            created_ms=_unix_ms(stored.time),
         )
 
     async def put(self, key: str, value: bytes, *, ttl_s: float = 0) -> int:
@@ -346,6 +364,10 @@ class KV:
 
     async def _newest(self, key: str) -> tuple[int, dict[str, str]] | None:
         """Sequence and headers of the newest message of a key, marker or not, from the leader."""
+        stored = await self._stored(key)
+        return None if stored is None else (stored.seq, _header_block(stored.hdrs))
+
+    async def _stored(self, key: str) -> "_Stored | None":
         body = msgspec.json.encode({"last_by_subj": self._subject(key)})
         operation = f"STREAM.MSG.GET.{self.bucket.stream}"
         try:
@@ -356,7 +378,7 @@ class KV:
             raise MeshError(
                 ErrorKind.INTERNAL, "the broker refused a read", internal=str(error)
             ) from error
-        return answer.message.seq, _header_block(answer.message.hdrs)
+        return answer.message
 
 
 def _header_block(encoded: str) -> dict[str, str]:

@@ -95,6 +95,26 @@ DECLARED: tuple[Declared, ...] = (
         labels=("server",),
     ),
     Declared(name="mesh_runner_servers", shape=Shape.GAUGE, text="Servers this runner serves now."),
+    Declared(
+        name="mesh_runner_parked_calls",
+        shape=Shape.GAUGE,
+        text="Calls that wait for input of their caller.",
+    ),
+    Declared(
+        name="mesh_open_questions",
+        shape=Shape.GAUGE,
+        text="Requests to old HTTP clients that wait for an answer.",
+    ),
+    Declared(
+        name="mesh_watched_resources",
+        shape=Shape.GAUGE,
+        text="Resources that clients of this gateway watch.",
+    ),
+    Declared(
+        name="mesh_tasks_executing",
+        shape=Shape.GAUGE,
+        text="Durable tasks this runner executes now.",
+    ),
     Declared(name="mesh_child_processes", shape=Shape.GAUGE, text="Child processes alive."),
     Declared(
         name="mesh_watch_age_seconds",

@@ -354,7 +354,7 @@ async def test_call_the_broker_forbids_fails_at_once_as_denied(runner: Bus) -> N
     before = time.monotonic()
     with pytest.raises(MeshError) as raised:
         await runner.call(
-            "mesh.v1.ACME.call.Fs.Read",
+            "mesh.v1.ACME.gw.tools.list",
             b"{}",
             envelope=RequestEnvelope(),
             timeout_s=10,
@@ -362,7 +362,7 @@ async def test_call_the_broker_forbids_fails_at_once_as_denied(runner: Bus) -> N
         )
     assert raised.value.kind is ErrorKind.DENIED
     assert raised.value.outcome is Outcome.NOT_EXECUTED
-    assert raised.value.data["subject"] == "mesh.v1.ACME.call.Fs.Read"
+    assert raised.value.data["subject"] == "mesh.v1.ACME.gw.tools.list"
     assert time.monotonic() - before < 0.5
 
 

@@ -481,3 +481,35 @@ async def test_subscription_handles_messages_in_order_and_survives_a_failing_han
     assert heard == [b"0", b"1", b"2", b"3", b"4"]
     assert "boom" in caplog.text
     await subscription.unsubscribe()
+
+
+async def test_error_larger_than_a_message_reaches_its_caller_and_keeps_the_connection(
+    serve: Serve, call: MakeCall, plain: Client, server: str
+) -> None:
+    async def handler(call: Call) -> bytes:
+        if call.payload == b"1":
+            return b"2"
+        raise MeshError(
+            ErrorKind.UPSTREAM, "no", data={"why": "x" * 2_000_000}, outcome=Outcome.EXECUTED
+        )
+
+    await serve(handler)
+    with pytest.raises(MeshError) as caught:
+        await call(b"{}")
+    assert (caught.value.kind, caught.value.outcome) == (ErrorKind.UPSTREAM, Outcome.EXECUTED)
+    assert await call(b"1") == b"2"
+
+
+async def test_error_does_not_repeat_an_id_that_fills_a_message(
+    serve: Serve, call: MakeCall, plain: Client, server: str
+) -> None:
+    async def handler(call: Call) -> bytes:
+        if call.payload == b"1":
+            return b"2"
+        raise MeshError(ErrorKind.PARAMS, "no")
+
+    await serve(handler)
+    huge = b'{"id":"%b"}' % (b"x" * (1024 * 1024 - 64))
+    (reply,) = await replies(plain, subjects.call(TENANT, server, "echo"), huge)
+    assert len(reply.data) < 1000
+    assert await call(b"1") == b"2"

@@ -26,6 +26,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("call", "Call a tool."),
     "tools": ("tools", "List the tools a caller may use."),
     "server": ("server", "Add, remove, restart and list MCP servers; broker info."),
+    "virtual": ("virtual", "Virtual servers: curated sets of tools, prompts and resources."),
     "tenant": ("tenant", "List and add tenants."),
     "principal": ("principal", "Add principals to a tenant."),
     "key": ("key", "Create, list and revoke API keys."),

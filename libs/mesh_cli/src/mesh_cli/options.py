@@ -8,12 +8,14 @@ from typing import Any, TypeVar
 import click
 import msgspec
 
+from mcp_proto.endpoints import is_endpoint
 from mesh_cli.contexts import Context, folder_of, lookup, own_folder, usual
 from mesh_cli.state import find
 
 __all__ = [
     "DURATION",
     "Target",
+    "checked_endpoint",
     "connection_options",
     "parse_duration",
     "parse_headers",
@@ -60,6 +62,17 @@ class _Duration(click.ParamType[float]):
 
 
 DURATION = _Duration()
+
+
+def checked_endpoint(text: str) -> str:
+    """An endpoint named on a command line: ``u/<server>``, ``v/<virtual server>``, "" = all.
+
+    Raises:
+        click.BadParameter: it is none.
+    """
+    if not is_endpoint(text):
+        raise click.BadParameter(f"{text!r} is not u/SERVER or v/VIRTUAL", param_hint="--endpoint")
+    return text
 
 
 def parse_headers(pairs: Sequence[str]) -> dict[str, str]:

@@ -159,6 +159,8 @@ def instances(
         }
         http = tcp = ""
         match service:
+            case "registry":
+                tables |= _registry(content)
             case "tenant-auth":
                 tables |= _tenant_auth(content, where)
             case "tool-runner":
@@ -195,6 +197,14 @@ def development(content: MeshFile) -> bool:
     return not (content.security.auth_enabled or content.security.auth_token)
 
 
+def _registry(content: MeshFile) -> dict[str, Any]:
+    if not content.virtual_servers:
+        return {}
+    # JSON rather than built-ins: it leaves no tuple behind, at any depth.
+    encoded = msgspec.json.encode(content.virtual_servers)
+    return {"virtual_servers": msgspec.json.decode(encoded)}
+
+
 def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
     return {
         "security": {
@@ -209,6 +219,11 @@ def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
 def _tool_runner(content: MeshFile, servers: Sequence[ServerDefinition]) -> dict[str, Any]:
     return {
         "runner": {"allow_unsigned": development(content)},
+        "upstreams": {
+            "connections": max(4, content.performance.connection_pool_size),
+            "allow_networks": list(content.upstreams.allow_networks),
+            "tenant_secrets": list(content.upstreams.tenant_secrets),
+        },
         "mcp_servers": [_document(server) for server in servers],
     }
 

@@ -11,7 +11,7 @@ from contextlib import asynccontextmanager
 from typing import Any
 
 from mcp_proto import subjects
-from mcp_proto.envelope import RequestEnvelope
+from mcp_proto.endpoints import EndpointEnvelope
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.bus.connection import Bus, BusConfig
 from mesh_cli import rpc
@@ -64,9 +64,15 @@ async def ask(target: Target, work: Callable[[Bus], Any]) -> Any:
 
 
 async def gateway_request(
-    bus: Bus, tenant: str, method: str, params: dict[str, Any], *, timeout_s: float
+    bus: Bus,
+    tenant: str,
+    method: str,
+    params: dict[str, Any],
+    *,
+    timeout_s: float,
+    endpoint: str = "",
 ) -> bytes:
-    """One MCP request to the gateway of a tenant.
+    """One MCP request to the gateway of a tenant, at an endpoint.
 
     Returns:
         The result as JSON bytes.
@@ -80,7 +86,9 @@ async def gateway_request(
     body = await bus.call(
         subjects.gateway(tenant, method),
         rpc.request_body(method, params, request_id=request_id),
-        envelope=RequestEnvelope(method=method, name=name, request_id=request_id),
+        envelope=EndpointEnvelope(
+            method=method, name=name, request_id=request_id, endpoint=endpoint
+        ),
         timeout_s=timeout_s,
         tenant=tenant,
     )

@@ -6,12 +6,14 @@ broken server must not keep the mesh from being ready.
 """
 
 import asyncio
+import contextlib
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from typing import Any
 
 import msgspec
 
+from mcp_proto.endpoints import of_server
 from mesh_cli import rpc
 from mesh_cli.failure import Failure
 
@@ -90,28 +92,32 @@ async def _listed(
     until = time.monotonic() + SERVERS_GRACE_S
     while True:
         names: frozenset[str] = frozenset()
+        missing: tuple[str, ...] = ()
 
         def look() -> None:
-            nonlocal names
+            nonlocal names, missing
             names = tool_names(base, token)
-            absent = [name for name in required if not _has(names, name)]
+            missing = tuple(name for name in servers if not _has(names, name, base, token))
+            absent = [name for name in required if name in missing]
             if absent:
                 raise Failure(f"no tools listed yet by {', '.join(absent)}")
 
         await _until(look, "tools/list", say)
-        missing = tuple(name for name in servers if not _has(names, name))
         if not missing or time.monotonic() > until or set(missing) <= await failed(missing):
             return Proof(tools=len(names), missing=missing)
         await asyncio.sleep(_PAUSE_MAX_S)
 
 
-def tool_names(base: str, token: str) -> frozenset[str]:
-    """Names of every listed tool, all pages."""
+def tool_names(base: str, token: str, endpoint: str = "") -> frozenset[str]:
+    """Names of every tool listed at an endpoint, all pages."""
     names: set[str] = set()
     params: dict[str, Any] = {}
     for _ in range(50):
         page = msgspec.json.decode(
-            rpc.post(base, "tools/list", params, token=token, timeout_s=_REQUEST_S), type=_List
+            rpc.post(
+                base, "tools/list", params, token=token, timeout_s=_REQUEST_S, endpoint=endpoint
+            ),
+            type=_List,
         )
         names.update(tool.name for tool in page.tools)
         if not page.next_cursor:
@@ -120,8 +126,13 @@ def tool_names(base: str, token: str) -> frozenset[str]:
     return frozenset(names)
 
 
-def _has(names: frozenset[str], server: str) -> bool:
-    return any(name.startswith(f"{server}__") for name in names)
+def _has(names: frozenset[str], server: str, base: str, token: str) -> bool:
+    if any(name.startswith(f"{server}__") for name in names):
+        return True
+    # Listed without its prefix, or not in the list of all at all: its own endpoint knows.
+    with contextlib.suppress(Failure):
+        return bool(tool_names(base, token, of_server(server)))
+    return False
 
 
 def _first_call(edge: Edge, token: str) -> None:

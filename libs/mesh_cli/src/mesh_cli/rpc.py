@@ -76,7 +76,13 @@ def read_answer(data: bytes) -> bytes:
 
 
 def post(
-    base: str, method: str, params: dict[str, Any], *, token: str = "", timeout_s: float = 30.0
+    base: str,
+    method: str,
+    params: dict[str, Any],
+    *,
+    token: str = "",
+    timeout_s: float = 30.0,
+    endpoint: str = "",
 ) -> bytes:
     """One request to ``/mcp`` of an HTTP edge.
 
@@ -86,6 +92,7 @@ def post(
         params: its parameters without ``_meta``.
         token: bearer token; "" = none.
         timeout_s: for the socket; the edge has its own deadline.
+        endpoint: behind ``/mcp/``; "" = ``/mcp`` itself.
 
     Returns:
         The result as JSON bytes.
@@ -104,7 +111,7 @@ def post(
         headers[Header.NAME.value] = encode_value(name)
     if token:
         headers["Authorization"] = f"Bearer {token}"
-    status, kind, body = _send(base, request_body(method, params), headers, timeout_s)
+    status, kind, body = _send(base, endpoint, request_body(method, params), headers, timeout_s)
     if kind == "text/event-stream":
         body = _last_event(body)
     if not body:
@@ -113,10 +120,11 @@ def post(
 
 
 def _send(
-    base: str, body: bytes, headers: dict[str, str], timeout_s: float
+    base: str, endpoint: str, body: bytes, headers: dict[str, str], timeout_s: float
 ) -> tuple[int, str, bytes]:
     url = urlsplit(base if "//" in base else f"http://{base}")
     path = url.path if url.path.strip("/") else "/mcp"
+    path = f"{path.rstrip('/')}/{endpoint}" if endpoint else path
     connection: http.client.HTTPConnection
     if url.scheme == "https":
         connection = http.client.HTTPSConnection(

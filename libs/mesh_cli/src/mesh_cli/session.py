@@ -10,7 +10,7 @@ import msgspec
 
 from mesh_cli import rpc
 from mesh_cli.failure import Exit, Failure
-from mesh_cli.options import Target, target
+from mesh_cli.options import Target, checked_endpoint, target
 from mesh_cli.plan import DEMO_TENANT
 from mesh_cli.state import StateDir
 
@@ -31,6 +31,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         tenant: tenant on the bus.
         target: where the bus is.
         timeout_s: budget of one request.
+        endpoint: "" = everything, ``u/<server>``, ``v/<virtual>``.
     """
 
     url: str
@@ -38,6 +39,7 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     target: Target
     timeout_s: float
+    endpoint: str = ""
 
     @asynccontextmanager
     async def open(self) -> AsyncGenerator[Request, None]:
@@ -52,19 +54,30 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
 
             async def over_bus(method: str, params: dict[str, Any]) -> bytes:
                 return await gateway_request(
-                    bus, self.tenant, method, params, timeout_s=self.timeout_s
+                    bus,
+                    self.tenant,
+                    method,
+                    params,
+                    timeout_s=self.timeout_s,
+                    endpoint=self.endpoint,
                 )
 
             yield over_bus
 
     async def _over_http(self, method: str, params: dict[str, Any]) -> bytes:
         return await asyncio.to_thread(
-            rpc.post, self.url, method, params, token=self.token, timeout_s=self.timeout_s
+            rpc.post,
+            self.url,
+            method,
+            params,
+            token=self.token,
+            timeout_s=self.timeout_s,
+            endpoint=self.endpoint,
         )
 
 
 def caller(given: dict[str, Any]) -> Caller:
-    """Build a caller from the options ``--url``, ``--token``, ``--tenant`` and the connection's.
+    """Build a caller from ``--url``, ``--token``, ``--tenant``, ``--endpoint`` and the connection.
 
     Raises:
         Failure: a token without an edge to give it to.
@@ -72,6 +85,7 @@ def caller(given: dict[str, Any]) -> Caller:
     url: str = given.pop("url", None) or ""
     token: str = given.pop("token", "") or ""
     tenant: str = given.pop("tenant", "") or ""
+    endpoint = checked_endpoint(given.pop("endpoint", "") or "")
     timed = bool(given.get("timeout"))
     goal = target(given)
     record = StateDir(Path(goal.state)).read_run() if goal.state else None
@@ -90,6 +104,7 @@ def caller(given: dict[str, Any]) -> Caller:
         tenant=tenant,
         target=goal,
         timeout_s=goal.timeout_s if timed else CALL_TIMEOUT_S,
+        endpoint=endpoint,
     )
 
 

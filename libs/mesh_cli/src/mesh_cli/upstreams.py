@@ -20,6 +20,7 @@ from mesh_chassis.bus.connection import Bus
 __all__ = ["ServerRow", "Trouble", "last_error", "merge", "read_views", "server_rows"]
 
 _PROBE_S = 2.0
+_NAMED_MAX = 5
 _WELL = "running"
 _OFF = "disabled"
 _FAILING = "failing"
@@ -48,6 +49,15 @@ class ServerRow(ServerStatus, frozen=True, kw_only=True, rename="camel"):
     def serves(self) -> bool:
         """Whether calls to it can succeed, or shall not (it is disabled)."""
         return self.state in {_WELL, _OFF}
+
+    @property
+    def note(self) -> str:
+        """Why it does not serve, or which of its tools nobody sees; "" when all is well."""
+        if self.reason or not self.hidden:
+            return self.reason
+        names = ", ".join(self.hidden[:_NAMED_MAX])
+        more = "…" if len(self.hidden) > _NAMED_MAX else ""
+        return f"{len(self.hidden)} tools hidden, their names are taken: {names}{more}"
 
     @property
     def words(self) -> str:

@@ -15,7 +15,10 @@ import msgspec
 from msgspec import Meta
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.contracts.virtuals import VirtualServer
 from mcp_proto.ids import is_server_name
+from mcp_proto.server_definitions import connection_problem, prefix_problem
+from mcp_proto.virtual_servers import virtual_problem
 from mesh_chassis.config import ConfigError, load
 from mesh_cli.failure import Exit, Failure
 
@@ -100,13 +103,25 @@ class PerformanceTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=
         max_connections: connections one gateway serves at once.
         request_timeout_seconds: budget of a call whose caller names none.
         rate_limit_per_second: requests per second of one connection.
-        connection_pool_size: for HTTP upstreams, which this version does not have.
+        connection_pool_size: connections of one runner to one HTTP upstream server.
     """
 
     max_connections: Count = 1000
     request_timeout_seconds: Annotated[float, Meta(gt=0, le=300)] = 30.0
     rate_limit_per_second: Positive = 100.0
     connection_pool_size: Count = 100
+
+
+class UpstreamsTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[upstreams]``: servers over the network; given to every runner.
+
+    Attributes:
+        allow_networks: private addresses, networks and names that any server may be at.
+        tenant_secrets: patterns of secret references that tenants' own servers may use.
+    """
+
+    allow_networks: tuple[str, ...] = ()
+    tenant_secrets: tuple[str, ...] = ()
 
 
 class LogTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -124,7 +139,9 @@ class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     metrics: MetricsTable = MetricsTable()
     performance: PerformanceTable = PerformanceTable()
     log: LogTable = LogTable()
+    upstreams: UpstreamsTable = UpstreamsTable()
     mcp_servers: tuple[ServerDefinition, ...] = ()
+    virtual_servers: tuple[VirtualServer, ...] = ()
     agents: dict[str, Any] = {}
     discovery: dict[str, Any] = {}
     integrations: dict[str, Any] = {}
@@ -201,8 +218,10 @@ def _check(content: MeshFile, source: str) -> None:
         if server.name in seen:
             raise _bad(f"{key}.name: {server.name!r} is used twice")
         seen.add(server.name)
-        if server.transport == "stdio" and not server.command:
-            raise _bad(f"{key}.command: a stdio server needs a command")
+        problem = connection_problem(server) or prefix_problem(server)
+        if problem is not None:
+            raise _bad(f"{key}: {problem}")
+    _check_virtuals(content.virtual_servers, source)
     _check_token(content.security.auth_token, source)
     for name, table in content.integrations.items():
         if isinstance(table, dict) and table.get("enabled") is True:
@@ -211,6 +230,18 @@ def _check(content: MeshFile, source: str) -> None:
         raise _bad(f"{source}: firecracker.enabled: not available in this version")
     if content.discovery.get("enabled") is True and content.discovery.get("type") != "nats":
         raise _bad(f'{source}: discovery.type: only "nats" is available in this version')
+
+
+def _check_virtuals(virtuals: tuple[VirtualServer, ...], source: str) -> None:
+    seen: set[tuple[str, str]] = set()
+    for index, virtual in enumerate(virtuals):
+        key = f"{source}: virtual_servers[{index}]"
+        problem = virtual_problem(virtual)
+        if problem is not None:
+            raise _bad(f"{key}.{problem}")
+        if (virtual.tenant, virtual.name) in seen:
+            raise _bad(f"{key}.name: {virtual.name!r} is used twice")
+        seen.add((virtual.tenant, virtual.name))
 
 
 def _check_token(token: str, source: str) -> None:
@@ -229,8 +260,6 @@ def _unused(content: MeshFile) -> tuple[str, ...]:
         for name in ("agents", "discovery", "integrations", "firecracker")
         if getattr(content, name)
     ]
-    if content.performance.connection_pool_size != PerformanceTable().connection_pool_size:
-        names.append("performance.connection_pool_size")
     if content.metrics != MetricsTable():
         names.append("[metrics] (the HTTP edge always serves /metrics)")
     return tuple(names)

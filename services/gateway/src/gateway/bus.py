@@ -8,17 +8,22 @@ development its absence means the demo principal, as at every edge.
 import asyncio
 import contextlib
 
+import msgspec
+
 from gateway.backend import Backend
 from gateway.core import eras
 from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
+from gateway.edges.task_watch import TaskWatch
 from gateway.identity import Caller
+from gateway.tasks import LIST_METHOD
 from mcp_proto import codec, subjects
+from mcp_proto.endpoints import AGGREGATE, checked_endpoint
 from mcp_proto.envelope import Header
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.jsonrpc import Request
 from mcp_proto.methods import is_known
-from mcp_proto.request_meta import check_envelope
+from mcp_proto.request_meta import check_envelope, meta_of
 from mcp_proto.subjects import QUEUE
 from mcp_proto.versions import MODERN
 from mesh_chassis.bus.connection import Bus
@@ -26,7 +31,8 @@ from mesh_chassis.bus.endpoint import Call, Endpoint
 
 __all__ = ["BusEdge"]
 
-LISTEN_QUEUE_MAX = 64
+LISTEN_QUEUE_MAX = 512
+"""Notices that wait for the bus; an update of every resource one listener may watch fits."""
 
 
 class BusEdge:
@@ -65,10 +71,11 @@ class BusEdge:
                 data={"missing": "membership of the tenant"},
             )
         eras.check_claims(message, tenant=caller.tenant, principal=caller.principal)
-        if not is_known(message.method, MODERN):
+        if not is_known(message.method, MODERN) and message.method != LIST_METHOD:
             raise MeshError(ErrorKind.METHOD, "method not found")
+        endpoint = checked_endpoint(call.headers.get(Header.ENDPOINT, AGGREGATE))
         if message.method == "subscriptions/listen":
-            return await self._listen(call, message, caller)
+            return await self._listen(call, message, caller, endpoint)
         request = ModernRequest(
             # Never 0, which would stand for the default budget.
             message.method,
@@ -76,6 +83,7 @@ class BusEdge:
             meta,
             "bus",
             max(0.001, call.remaining_s),
+            endpoint=endpoint,
         )
         notices = _Notices(call)
         try:
@@ -84,34 +92,56 @@ class BusEdge:
             await notices.done()
         return codec.encode_response(message.id, result)
 
-    async def _listen(self, call: Call, request: Request, caller: Caller) -> bytes:
+    async def _listen(self, call: Call, request: Request, caller: Caller, endpoint: str) -> bytes:
         """Notices as frames until the caller cancels or its time is over; then the result."""
         wanted = eras.listen_filter(request.params)
         queue: asyncio.Queue[bytes | None] = asyncio.Queue(LISTEN_QUEUE_MAX)
 
+        def put(notice: bytes) -> None:
+            if not queue.full():
+                queue.put_nowait(notice)
+
         def changed(kinds: frozenset[ListKind]) -> None:
             for notice in eras.notices(kinds, wanted, request.id):
-                if not queue.full():
-                    queue.put_nowait(notice)
+                put(notice)
 
         def cut() -> None:
             # The client asks again, and the credential is checked again.
             _end(queue)
 
-        stop = self._backend.listen(caller, changed)
+        watch = self._backend.watch(
+            caller, lambda uri: put(eras.updated(uri, request.id)), endpoint
+        )
+        tasks = TaskWatch(
+            self._backend.dispatch,
+            ModernRequest(
+                "tasks/get", request.params, meta_of(request.params), "bus", endpoint=endpoint
+            ),
+            caller,
+            lambda task, _: put(eras.task_notice(task, request.id)),
+        )
+        stop = self._backend.listen(caller, changed, endpoint)
         caller.ended[cut] = None
         self._listening.add(queue)
         try:
+            if wanted.resource_subscriptions:
+                watch.aim(wanted.resource_subscriptions)
+                wanted = eras.honoured(wanted, await watch.settle())
+                watch.aim(wanted.resource_subscriptions)
+            wanted = msgspec.structs.replace(wanted, task_ids=await tasks.aim(wanted.task_ids))
             await call.emit(eras.acknowledged(wanted, request.id))
+            tasks.start()
             with contextlib.suppress(TimeoutError):
                 async with asyncio.timeout(max(0.0, call.remaining_s - 1.0)):
                     while (notice := await queue.get()) is not None:
                         await call.emit(notice)
             return codec.encode_response(request.id, eras.listen_result(request.id))
         finally:
+            tasks.close()
             self._listening.discard(queue)
             caller.ended.pop(cut, None)
             stop()
+            watch.close()
 
     async def end_streams(self) -> None:
         """The gateway stops: end every listen with its result."""

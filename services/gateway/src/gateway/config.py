@@ -5,7 +5,10 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from gateway.core.search_tools import ToolsMode
 from mcp_proto import limits
+from mcp_proto.endpoints import is_endpoint
+from mcp_proto.session import IDLE_MS
 from mesh_chassis.addresses import is_loopback
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import (
@@ -58,7 +61,10 @@ class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_field
 
 
 class TcpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table ``[tcp]``: newline-delimited JSON-RPC; ``port`` as in ``[http]``."""
+    """Table ``[tcp]``: newline-delimited JSON-RPC; ``port`` as in ``[http]``.
+
+    ``endpoint`` is what this listener serves: "" = everything, ``u/<server>``, ``v/<virtual>``.
+    """
 
     host: str = "127.0.0.1"
     port: Port = 9500
@@ -66,6 +72,7 @@ class TcpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     tls_key_file: str = ""
     reuse_port: bool = False
     """Several gateways of one machine share the port (rolling restart without a gap)."""
+    endpoint: str = ""
 
 
 class SecurityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -110,11 +117,15 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         call_timeout_s: budget of ``tools/call`` when the caller names none.
         call_timeout_max_s: largest budget a caller may ask for.
         list_timeout_s: budget of other requests that reach a server.
+        input_s: answer of a legacy client to what a server asks it in mid-call; below the time
+            that a runner holds such a call.
         header_s: HTTP header block complete after.
         body_s: HTTP body complete after.
         first_byte_s: TCP: first byte after connect.
         line_s: TCP: a started line complete after.
         idle_s: TCP connection without traffic or calls, HTTP connection between requests.
+        session_idle_s: session of an old HTTP client without requests or open stream; the same
+            at every gateway. Below 60 s an open stream alone does not keep it.
         bus_slots: requests running that came over ``gw`` subjects, for the process.
     """
 
@@ -127,11 +138,13 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     call_timeout_s: Seconds = limits.CALL_TIMEOUT_S
     call_timeout_max_s: Seconds = limits.CALL_TIMEOUT_MAX_S
     list_timeout_s: Seconds = limits.LIST_TIMEOUT_S
+    input_s: Annotated[float, Meta(gt=0, le=580)] = limits.INPUT_S
     header_s: Seconds = 5.0
     body_s: Seconds = 30.0
     first_byte_s: Seconds = 10.0
     line_s: Seconds = 30.0
     idle_s: Seconds = 300.0
+    session_idle_s: Annotated[float, Meta(ge=1)] = IDLE_MS / 1000
     bus_slots: Count = 1_024
 
 
@@ -141,10 +154,14 @@ class ListsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     Attributes:
         page_size: entries per page.
         ttl_ms: how long clients may keep a list without asking; 0 = ask each time.
+        tools: ``full`` = every tool is listed; ``search`` = only ``tools_search``,
+            ``tools_describe`` and ``tools_call``; ``both``. Virtual servers choose for themselves,
+            and an endpoint of one server lists all it has.
     """
 
     page_size: Annotated[int, Meta(ge=1, le=2_000)] = 500
     ttl_ms: Annotated[int, Meta(ge=0)] = 0
+    tools: ToolsMode = ToolsMode.FULL
 
 
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -188,6 +205,8 @@ def check_config(config: GatewayConfig, source: str = "") -> None:
             )
         if bool(section.tls_cert_file) != bool(section.tls_key_file):
             raise ConfigError(source, f"{table}.tls_cert_file", "certificate and key go together")
+    if not is_endpoint(config.tcp.endpoint):
+        raise ConfigError(source, "tcp.endpoint", "must be u/<server> or v/<virtual server>")
     if "*" in config.http.cors_origins:
         raise ConfigError(source, "http.cors_origins", "name each origin; * is not allowed")
     if not config.keys.kek_file:

@@ -5,7 +5,7 @@ awaited in the path of a call is the one hop to the server. Edges translate eras
 connections and render errors; nothing here knows which edge asked.
 """
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
@@ -13,12 +13,24 @@ import msgspec
 from gateway.config import LimitsConfig
 from gateway.core.access import View
 from gateway.core.answers import Signature, result_of
+from gateway.core.caching import read_hints
 from gateway.core.merge import ListKind, Lists
+from gateway.core.notices import scoped
 from gateway.core.paramheaders import ParamHeader
+from gateway.core.relinking import relinked
 from gateway.core.requests import ModernRequest, budget_s, optional_text, text_member
-from gateway.core.routing import Item
+from gateway.core.results import bounded_completion, relisted
+from gateway.core.sealed_state import carries_input, may_ask
+from gateway.core.search_tools import NAMES as SEARCH_TOOLS
+from gateway.core.skills import SKILL_METHODS, skill_file
+from gateway.core.tasks import declares, may_be_task
+from gateway.core.toolargs import completed
 from gateway.identity import Caller
+from gateway.sealing import InputStates, Repeat, lost
+from gateway.search import ToolSearch
+from gateway.skills import Skills
 from gateway.store import Catalogs
+from gateway.tasks import LIST_METHOD, GatewayTasks
 from mcp_proto import subjects
 from mcp_proto.codec import encode_request
 from mcp_proto.envelope import RequestEnvelope
@@ -66,10 +78,6 @@ class CallBus(Protocol):
         ...
 
 
-class _Named(msgspec.Struct):
-    method: str = ""
-
-
 class _Reference(msgspec.Struct):
     type: str = ""
     name: str = ""
@@ -84,7 +92,6 @@ class _Route(msgspec.Struct, frozen=True):
     name: str
 
 
-_NOTICE = msgspec.json.Decoder(_Named)
 _REFERENCE = msgspec.json.Decoder(_Reference)
 
 
@@ -96,22 +103,34 @@ class Dispatcher:
         *,
         bus: CallBus,
         catalogs: Catalogs,
+        states: InputStates,
+        tasks: GatewayTasks,
         limits: LimitsConfig,
         metrics: Metrics,
         clock: Clock = SYSTEM,
     ) -> None:
         self._bus = bus
+        self._states = states
+        self._tasks = tasks
         self._catalogs = catalogs
         self._limits = limits
         self._metrics = metrics
         self._clock = clock
         self._signature = Signature(msgspec.json.encode(catalogs.facts.info()))
+        self._search = ToolSearch(self._call_tool, self._signature)
+        self._skills = Skills(self._ask_server, self._signature)
+        tasks.use(self._ask_server, self._signature, self._renamed)
         self._methods: dict[str, _Method] = {
             "server/discover": self._discover,
             "tools/call": self._call_tool,
             "resources/read": self._read_resource,
             "prompts/get": self._get_prompt,
             "completion/complete": self._complete,
+            "tasks/get": tasks.get,
+            "tasks/update": tasks.update,
+            "tasks/cancel": tasks.cancel,
+            LIST_METHOD: tasks.list,
+            **dict.fromkeys(SKILL_METHODS, self._serve_skills),
             **dict.fromkeys(_LISTS, self._list),
         }
 
@@ -148,62 +167,105 @@ class Dispatcher:
             self._metrics.call(request.edge, label, outcome, self._clock.monotonic() - began)
         return result
 
-    def lists(self, caller: Caller) -> Lists:
-        """What a caller sees."""
-        return self._catalogs.lists(caller.viewer)
+    def lists(self, caller: Caller, endpoint: str = "") -> Lists:
+        """What a caller sees at an endpoint."""
+        return self._catalogs.lists(caller.viewer, endpoint)
 
-    def param_headers(self, caller: Caller, tool: str) -> tuple[ParamHeader, ...]:
+    def param_headers(
+        self, caller: Caller, tool: str, endpoint: str = ""
+    ) -> tuple[ParamHeader, ...]:
         """Arguments of a tool that its schema mirrors into HTTP headers; () for unknown tools."""
-        found = self._catalogs.table(caller.tenant).tool(tool)
+        found = self._catalogs.lists(caller.viewer, endpoint).view.table.tool(tool)
         return found.headers if found is not None else ()
 
     def has_tool(self, caller: Caller, tool: str) -> bool:
         """Whether the caller's tenant has a tool of this name, allowed or not."""
+        if tool in SEARCH_TOOLS and self.lists(caller).searchable:
+            return True
         return self._catalogs.table(caller.tenant).tool(tool) is not None
 
-    async def _discover(self, _request: ModernRequest, caller: Caller, _: Notices | None) -> bytes:
-        return self.lists(caller).discover()
+    async def _discover(self, request: ModernRequest, caller: Caller, _: Notices | None) -> bytes:
+        return self.lists(caller, request.endpoint).discover()
 
     async def _list(self, request: ModernRequest, caller: Caller, _: Notices | None) -> bytes:
         cursor = optional_text(request.params, "cursor")
-        return self.lists(caller).listing(_LISTS[request.method]).page(cursor)
+        return self.lists(caller, request.endpoint).listing(_LISTS[request.method]).page(cursor)
 
     async def _call_tool(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
         asked = request.target or text_member(request.params, "name")
-        view = self._view(caller)
+        lists = self._catalogs.lists(caller.viewer, request.endpoint)
+        view = lists.view
+        if lists.searchable and asked in SEARCH_TOOLS:
+            return await self._search.serve(asked, request, caller, view, on_notice)
         tool = view.callable_tool(asked)
         params = bytes(request.params)
         if asked != tool.name:
             params = splice(params, {"name": msgspec.json.encode(tool.name)})
+        if tool.arguments is not None:
+            params = completed(params, tool.arguments)
+        takes_tasks = declares(request.meta.client_capabilities)
+        if takes_tasks or tool.task == "required":
+            made = await self._tasks.instead(request, params, caller, tool)
+            if made is not None:
+                return made
         route = _Route(view.table.call_subject(tool), tool.server, tool.name)
-        return await self._forward(
+        result = await self._forward(
             request, params, caller, route, on_notice, default_s=tool.timeout_s
+        )
+        if takes_tasks and may_be_task(result):
+            result = self._tasks.relayed(result, caller, tool.server)
+        names = view.table.relisted.get(tool.server)
+        return relinked(result, names) if names else result
+
+    def _renamed(
+        self, request: ModernRequest, caller: Caller, server: str
+    ) -> Mapping[str, str] | None:
+        return self._view(caller, request).table.relisted.get(server)
+
+    async def _ask_server(
+        self, request: ModernRequest, params: bytes, caller: Caller, server: str, name: str
+    ) -> bytes:
+        """One request about something that a server keeps."""
+        route = _rpc(caller, server, request.method, name)
+        return await self._forward(
+            request, params, caller, route, None, default_s=self._limits.list_timeout_s
         )
 
     async def _read_resource(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
         asked = request.target or text_member(request.params, "uri")
-        resource = self._view(caller).resource(asked)
+        view = self._view(caller, request)
+        skilled = skill_file(view, request.endpoint, asked) if view.table.skilled else None
+        resource = skilled or view.resource(asked)
         params = bytes(request.params)
         if asked != resource.name:
             params = splice(params, {"uri": msgspec.json.encode(resource.name)})
         route = _rpc(caller, resource.server, request.method, resource.name)
         result = await self._forward(request, params, caller, route, on_notice)
-        return result if resource.name == resource.listed else _relisted(result, resource)
+        result = read_hints(result, repeated=carries_input(params))
+        return result if resource.name == resource.listed else relisted(result, resource)
+
+    async def _serve_skills(
+        self, request: ModernRequest, caller: Caller, _: Notices | None
+    ) -> bytes:
+        return await self._skills.serve(request, caller, self._view(caller, request))
 
     async def _get_prompt(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
         asked = request.target or text_member(request.params, "name")
-        prompt = self._view(caller).prompt(asked)
+        view = self._view(caller, request)
+        prompt = view.prompt(asked)
         params = bytes(request.params)
         if asked != prompt.name:
             params = splice(params, {"name": msgspec.json.encode(prompt.name)})
         route = _rpc(caller, prompt.server, request.method, prompt.name)
-        return await self._forward(request, params, caller, route, on_notice)
+        result = await self._forward(request, params, caller, route, on_notice)
+        names = view.table.relisted.get(prompt.server)
+        return relinked(result, names) if names else result
 
     async def _complete(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None
@@ -213,7 +275,7 @@ class Dispatcher:
             reference = _REFERENCE.decode(raw)
         except (msgspec.DecodeError, UnicodeDecodeError):
             raise MeshError(ErrorKind.PARAMS, "params.ref is malformed") from None
-        view = self._view(caller)
+        view = self._view(caller, request)
         params = bytes(request.params)
         if reference.type == "ref/prompt":
             prompt = view.prompt(reference.name)
@@ -221,16 +283,20 @@ class Dispatcher:
             own = splice(raw, {"name": msgspec.json.encode(prompt.name)})
             params = splice(params, {"ref": own})
         elif reference.type == "ref/resource":
-            server = _owner_of_reference(view, reference.uri)
+            server, uri = _owner_of_reference(view, reference.uri)
+            if uri != reference.uri:
+                own = splice(raw, {"uri": msgspec.json.encode(uri)})
+                params = splice(params, {"ref": own})
         else:
             raise MeshError(ErrorKind.PARAMS, "params.ref.type must be ref/prompt or ref/resource")
         route = _rpc(caller, server, request.method, "")
-        return await self._forward(
+        result = await self._forward(
             request, params, caller, route, on_notice, default_s=self._limits.list_timeout_s
         )
+        return bounded_completion(result)
 
-    def _view(self, caller: Caller) -> View:
-        return self._catalogs.lists(caller.viewer).view
+    def _view(self, caller: Caller, request: ModernRequest) -> View:
+        return self._catalogs.lists(caller.viewer, request.endpoint).view
 
     async def _forward(
         self,
@@ -244,6 +310,12 @@ class Dispatcher:
     ) -> bytes:
         """The one hop: publish, wait, sign the result."""
         meta, limits, clock = request.meta, self._limits, self._clock
+        repeat: Repeat | None = None
+        if carries_input(params):
+            repeat = await self._states.opened(request, params, caller, route)
+            if repeat.over:
+                return _NOTHING
+            route = _Route(repeat.subject, route.server, route.name)
         with start_span(
             f"{request.method} {route.server}",
             SpanKind.CLIENT,
@@ -251,27 +323,37 @@ class Dispatcher:
             tracestate=meta.tracestate or "",
         ) as span:
             request_id = self._bus.new_request_id()
-            body = await self._bus.call(
-                route.subject,
-                encode_request(request.method, request_id, params),
-                envelope=RequestEnvelope(
-                    method=request.method,
-                    name=route.name,
-                    request_id=request_id,
-                    context=caller.context(clock.monotonic()),
-                    traceparent=span.traceparent,
-                    tracestate=span.tracestate,
-                ),
-                timeout_s=budget_s(
-                    request.timeout_s,
-                    default_s or limits.call_timeout_s,
-                    limits.call_timeout_max_s,
-                ),
-                tenant=caller.tenant,
-                on_frame=_filtered(on_notice, wants_log=bool(meta.log_level)),
-            )
-        return self._signature.sign(result_of(body, route.server), route.server)
+            try:
+                body = await self._bus.call(
+                    route.subject,
+                    encode_request(request.method, request_id, repeat.params if repeat else params),
+                    envelope=RequestEnvelope(
+                        method=request.method,
+                        name=route.name,
+                        request_id=request_id,
+                        context=caller.context(clock.monotonic()),
+                        traceparent=span.traceparent,
+                        tracestate=span.tracestate,
+                    ),
+                    timeout_s=budget_s(
+                        request.timeout_s,
+                        default_s or limits.call_timeout_s,
+                        limits.call_timeout_max_s,
+                    ),
+                    tenant=caller.tenant,
+                    on_frame=scoped(on_notice, meta.log_level or "", route.server),
+                )
+            except MeshError as error:
+                if repeat is None or not repeat.parked:
+                    raise
+                raise lost(error, route.server) from error
+        result = bytes(result_of(body, route.server))
+        if may_ask(result):
+            result = await self._states.sealed(result, request, params, caller, route)
+        return self._signature.sign(result, route.server)
 
+
+_NOTHING = b'{"resultType":"complete"}'
 
 _Method = Callable[[ModernRequest, Caller, Notices | None], Awaitable[bytes]]
 
@@ -281,41 +363,9 @@ def _rpc(caller: Caller, server: str, method: str, name: str) -> _Route:
     return _Route(subjects.rpc(caller.tenant, server, method), server, shown)
 
 
-def _filtered(on_notice: Notices | None, *, wants_log: bool) -> Notices | None:
-    """Let through what belongs to the request: progress, and log messages if it opted in."""
-    if on_notice is None or wants_log:
-        return on_notice
-
-    def deliver(notice: bytes) -> None:
-        try:
-            method = _NOTICE.decode(notice).method
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        if method != "notifications/message":
-            on_notice(notice)
-
-    return deliver
-
-
-def _owner_of_reference(view: View, uri: str) -> str:
+def _owner_of_reference(view: View, uri: str) -> tuple[str, str]:
+    """The server that completes arguments of a template or resource, and its own name for it."""
     if view.table.template(uri) is not None:
-        return view.template(uri).server
-    return view.resource(uri).server
-
-
-def _relisted(result: bytes, resource: Item) -> bytes:
-    """Give ``contents[].uri`` back under the URI the client asked for."""
-    raw = pick(result, "contents").get("contents")
-    if raw is None:
-        return result
-    try:
-        contents = msgspec.json.decode(raw, type=list[msgspec.Raw])
-    except (msgspec.DecodeError, UnicodeDecodeError):
-        return result
-    own, listed = msgspec.json.encode(resource.name), msgspec.json.encode(resource.listed)
-    pieces: list[bytes] = []
-    for content in contents:
-        uri = pick(content, "uri").get("uri")
-        same = uri is not None and bytes(uri) == own
-        pieces.append(splice(content, {"uri": listed}) if same else bytes(content))
-    return splice(result, {"contents": b"[" + b",".join(pieces) + b"]"})
+        return view.template(uri).server, uri
+    resource = view.resource(uri)
+    return resource.server, resource.name

@@ -77,7 +77,10 @@ class Caller:
         """Take over a newer answer of tenant-auth."""
         self.identity = identity
         self.viewer = Viewer(
-            tenant=identity.tenant, grant=identity.grant, digest=grant_digest(identity.grant)
+            tenant=identity.tenant,
+            grant=identity.grant,
+            digest=grant_digest(identity.grant, identity.roles),
+            roles=identity.roles,
         )
         self._renew_at = 0.0
 

@@ -17,7 +17,8 @@ from mcp_proto.contracts import tenant_auth
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import ContextSigner, load_kek
-from mesh_chassis.keyring import KeyRing
+from mesh_chassis.keyring import KeyRing, SealRing
+from mesh_chassis.sealing import Sealer
 from mesh_chassis.service import Service
 from mesh_chassis.watch import Watch
 
@@ -29,7 +30,7 @@ START_S = 30.0
 
 
 class Knowledge:
-    """Catalogues, identities and sessions. Make it with ``open``."""
+    """Catalogues, identities, sessions and keys. Make it with ``open``."""
 
     def __init__(
         self,
@@ -37,13 +38,15 @@ class Knowledge:
         catalogs: Catalogs,
         identities: Identities,
         sessions: Sessions,
-        ring: KeyRing,
+        sealer: Sealer,
+        rings: Sequence[KeyRing | SealRing],
         watches: Sequence[Watch],
     ) -> None:
         self.catalogs = catalogs
         self.identities = identities
         self.sessions = sessions
-        self._ring = ring
+        self.sealer = sealer
+        self._rings = rings
         self._watches = watches
 
     @classmethod
@@ -55,10 +58,17 @@ class Knowledge:
             MeshError: a bucket does not appear, or cannot be read.
         """
         bus = service.bus
-        sessions = Sessions(await KV.ensure(bus, buckets.SESSIONS), service.tasks)
+        sessions = Sessions(
+            await KV.ensure(bus, buckets.SESSIONS),
+            service.tasks,
+            instance=service.instance,
+            idle_s=config.limits.session_idle_s,
+        )
         catalogs = Catalogs(_facts(config))
         ring = await KeyRing.open(bus, timeout_s=START_S)
-        signer = ContextSigner(ring, load_kek(config.keys.kek_file), clock_ms=bus.server_now_ms)
+        kek = load_kek(config.keys.kek_file)
+        signer = ContextSigner(ring, kek, clock_ms=bus.server_now_ms)
+        seals = await SealRing.open(bus, timeout_s=START_S)
         identities = Identities(
             authenticate=_authenticator(bus),
             sign=signer.sign,
@@ -71,14 +81,22 @@ class Knowledge:
         about_config = await stored.watch(on_entry=identities.feed, on_reset=identities.cut_all)
         stored = await KV.open(bus, buckets.CATALOG, timeout_s=START_S)
         about_catalog = await stored.watch(on_entry=catalogs.feed, on_reset=catalogs.reset)
+        stored = await KV.open(bus, buckets.VIRTUALS, timeout_s=START_S)
+        about_virtuals = await stored.watch(on_entry=catalogs.feed_virtual)
         stored = await KV.open(bus, buckets.SESSIONS)
         about_sessions = await stored.watch(on_entry=sessions.feed, on_reset=sessions.reset)
         service.add_watch(about_config, bucket=buckets.CONFIG.name)
         service.add_watch(about_catalog, bucket=buckets.CATALOG.name)
         service.add_watch(about_sessions, bucket=buckets.SESSIONS.name)
-        watches = (about_config, about_catalog, about_sessions)
+        service.add_watch(about_virtuals, bucket=buckets.VIRTUALS.name)
+        watches = (about_config, about_catalog, about_virtuals, about_sessions)
         opened = cls(
-            catalogs=catalogs, identities=identities, sessions=sessions, ring=ring, watches=watches
+            catalogs=catalogs,
+            identities=identities,
+            sessions=sessions,
+            sealer=Sealer(seals, kek, clock_ms=bus.server_now_ms),
+            rings=(ring, seals),
+            watches=watches,
         )
         service.on_stop(opened.close)
         for watch in watches:
@@ -90,7 +108,8 @@ class Knowledge:
         self.catalogs.close()
         for watch in self._watches:
             await watch.stop()
-        await self._ring.close()
+        for ring in self._rings:
+            await ring.close()
 
 
 def _facts(config: GatewayConfig) -> ServerFacts:
@@ -100,6 +119,7 @@ def _facts(config: GatewayConfig) -> ServerFacts:
         instructions=config.server.instructions,
         page_size=config.lists.page_size,
         ttl_ms=config.lists.ttl_ms,
+        tools=config.lists.tools,
     )
 
 

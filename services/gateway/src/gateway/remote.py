@@ -5,9 +5,7 @@ Any gateway answers any request, so one may die between two of them. The stream 
 is asked for again whenever it ends, and what may have been missed meanwhile is told.
 """
 
-import asyncio
 import logging
-import random
 
 import msgspec
 
@@ -17,24 +15,22 @@ from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
 from gateway.handlers import Notices
 from gateway.identity import Caller
+from gateway.remote_watch import Listen, RemoteListen, RemoteWatch
+from gateway.subscriptions import Told
 from mcp_proto import subjects
 from mcp_proto.codec import encode_request
 from mcp_proto.contracts.tenant_auth import Grant, Identity
 from mcp_proto.convert.requests import EnvelopeStamp
-from mcp_proto.envelope import Header, RequestEnvelope
-from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.endpoints import EndpointEnvelope
+from mcp_proto.envelope import Header
 from mcp_proto.limits import CALL_TIMEOUT_MAX_S, CALL_TIMEOUT_S
 from mesh_chassis.bus.connection import Bus
-from mesh_chassis.tasks import Tasks, TasksFullError
+from mesh_chassis.tasks import Tasks
 
 __all__ = ["RemoteBackend"]
 
-AGAIN_S = (0.2, 1.0)
-"""Wait before a lost stream of changed lists is asked for again."""
-REFUSED_S = 10.0
-"""The same after a refusal of the credential."""
-_REFUSED = frozenset({ErrorKind.UNAUTHENTICATED, ErrorKind.DENIED})
 _LISTEN = "subscriptions/listen"
+_LIST_FILTERS = ("toolsListChanged", "promptsListChanged", "resourcesListChanged")
 _KINDS = {
     "notifications/tools/list_changed": frozenset({ListKind.TOOLS}),
     "notifications/prompts/list_changed": frozenset({ListKind.PROMPTS}),
@@ -43,13 +39,13 @@ _KINDS = {
 _log = logging.getLogger(__name__)
 
 
-class _Envelope(RequestEnvelope, frozen=True, kw_only=True):
-    """Headers with the credential of the client beside them."""
+class _Envelope(EndpointEnvelope, frozen=True, kw_only=True):
+    """Headers with the credential of the client and its endpoint beside them."""
 
     credential: str = ""
 
     def to_headers(self) -> dict[str, str]:
-        headers = RequestEnvelope.to_headers(self)
+        headers = EndpointEnvelope.to_headers(self)
         if self.credential:
             headers[Header.CREDENTIAL] = self.credential
         return headers
@@ -57,13 +53,6 @@ class _Envelope(RequestEnvelope, frozen=True, kw_only=True):
     def __repr__(self) -> str:
         # A repr ends up in logs.
         return "_Envelope(…)"
-
-
-class _Notice(msgspec.Struct):
-    method: str = ""
-
-
-_NOTICE = msgspec.json.Decoder(_Notice)
 
 
 class RemoteBackend:
@@ -120,7 +109,8 @@ class RemoteBackend:
         if request.method == "server/discover" and not request.meta.protocol_version:
             params = EnvelopeStamp().stamp(params)
         timeout_s = request.timeout_s or self._timeout_s
-        return bytes(await self._ask(request.method, params, on_notice, timeout_s))
+        endpoint = request.endpoint
+        return bytes(await self._ask(request.method, params, on_notice, timeout_s, endpoint))
 
     async def _ask(
         self,
@@ -128,54 +118,53 @@ class RemoteBackend:
         params: bytes | msgspec.Raw,
         on_notice: Notices | None,
         timeout_s: float,
+        endpoint: str,
     ) -> msgspec.Raw:
         request_id = self._bus.new_request_id()
         body = await self._bus.call(
             subjects.gateway(self._tenant, method),
             encode_request(method, request_id, params),
-            envelope=_Envelope(method=method, request_id=request_id, credential=self._credential),
+            envelope=_Envelope(
+                method=method,
+                request_id=request_id,
+                credential=self._credential,
+                endpoint=endpoint,
+            ),
             timeout_s=timeout_s,
             tenant=self._tenant,
             on_frame=on_notice,
         )
         return result_of(body, "gateway")
 
-    def listen(self, caller: Caller, changed: Changed) -> Stop:
+    def listen(self, caller: Caller, changed: Changed, endpoint: str = "") -> Stop:
         """Tell ``changed`` when lists change.
 
         Raises:
             MeshError: ``overloaded``.
         """
         del caller
-        try:
-            task = self._tasks.spawn(self._follow(changed), name="listen")
-        except TasksFullError:
-            raise MeshError(ErrorKind.OVERLOADED, "too many listeners", retry_after_s=5.0) from None
-        return task.cancel
 
-    async def _follow(self, changed: Changed) -> None:
-        wanted = dict.fromkeys(
-            ("toolsListChanged", "promptsListChanged", "resourcesListChanged"), True
-        )
-        params = EnvelopeStamp().stamp(msgspec.json.encode({"notifications": wanted}))
-
-        def on_notice(notice: bytes) -> None:
-            kinds = _KINDS.get(_NOTICE.decode(notice).method)
+        def noticed(method: str, _uri: str) -> None:
+            kinds = _KINDS.get(method)
             if kinds is not None:
                 changed(kinds)
 
-        loop = asyncio.get_running_loop()
-        while True:
-            began = loop.time()
-            try:
-                await self._ask(_LISTEN, params, on_notice, CALL_TIMEOUT_MAX_S)
-            except MeshError as error:
-                _log.info("the stream of changed lists was lost: %s", error.message)
-                if error.kind in _REFUSED:
-                    # Nothing was missed that this caller may see; its credential has to change.
-                    await asyncio.sleep(REFUSED_S)
-                    continue
-            if loop.time() - began < CALL_TIMEOUT_MAX_S / 2:
-                # Not the usual end: a gateway stopped or died, and something may be missed.
-                await asyncio.sleep(random.uniform(*AGAIN_S))  # noqa: S311 - spreads load
-                changed(frozenset(ListKind))
+        def missed(_uris: frozenset[str]) -> None:
+            changed(frozenset(ListKind))
+
+        made = RemoteListen(
+            self._listen_at(endpoint), noticed, missed, self._tasks, lists=_LIST_FILTERS
+        )
+        made.open()
+        return made.close
+
+    def watch(self, caller: Caller, told: Told, endpoint: str = "") -> RemoteWatch:
+        """Tell ``told`` the URIs of updated resources, once it aims at some."""
+        del caller
+        return RemoteWatch(self._listen_at(endpoint), told, self._tasks)
+
+    def _listen_at(self, endpoint: str) -> Listen:
+        async def listen(params: bytes, on_notice: Notices) -> None:
+            await self._ask(_LISTEN, params, on_notice, CALL_TIMEOUT_MAX_S, endpoint)
+
+        return listen

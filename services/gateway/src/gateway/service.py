@@ -1,6 +1,7 @@
 """The gateway's table of contents: what it watches, what stands behind the edges, the edges."""
 
 import asyncio
+from functools import partial
 
 from gateway.backend import LocalBackend
 from gateway.bus import BusEdge
@@ -10,6 +11,12 @@ from gateway.edges.tcp import TcpEdge
 from gateway.handlers import Dispatcher
 from gateway.identity import Identities
 from gateway.knowledge import Knowledge
+from gateway.peers import Peers, abandon_parked
+from gateway.sealing import InputStates
+from gateway.subscriptions import Subscriptions
+from gateway.task_events import TaskEvents
+from gateway.tasks import GatewayTasks
+from mesh_chassis.bus.connection import Bus
 from mesh_chassis.health import Status
 from mesh_chassis.service import Service
 
@@ -67,14 +74,29 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     bus = service.bus
     service.health.agent = config.server.name
     known = await Knowledge.open(service, config)
+    events = TaskEvents(bus)
+    service.on_stop(events.close)
     dispatcher = Dispatcher(
-        bus=bus, catalogs=known.catalogs, limits=config.limits, metrics=service.metrics
+        bus=bus,
+        catalogs=known.catalogs,
+        states=_states(bus, known),
+        tasks=GatewayTasks(bus, known.sealer, events),
+        limits=config.limits,
+        metrics=service.metrics,
     )
+    subscriptions = Subscriptions(bus, known.catalogs, service.tasks)
+    await subscriptions.start()
+    service.on_stop(subscriptions.stop)
+    service.metrics.ask("mesh_watched_resources", lambda: float(len(subscriptions)))
     backend = LocalBackend(
-        identities=known.identities, dispatcher=dispatcher, catalogs=known.catalogs
+        identities=known.identities,
+        dispatcher=dispatcher,
+        catalogs=known.catalogs,
+        subscriptions=subscriptions,
     )
     over_bus = BusEdge(bus, backend, slots=config.limits.bus_slots)
     service.add_endpoint(over_bus.endpoint)
+    peers = _peers(service)
     tcp = TcpEdge(config.tcp, config.limits, backend) if config.tcp.port >= 0 else None
     service.metrics.ask("mesh_sessions", lambda: float(len(known.sessions)), "http")
     if tcp is not None:
@@ -85,6 +107,7 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
             config,
             backend=backend,
             sessions=known.sessions,
+            peers=peers,
             health=service.health,
             metrics=service.metrics,
             draining=lambda: service.draining,
@@ -100,6 +123,22 @@ async def build_edges(service: Service, config: GatewayConfig) -> Edges:
     service.on_drain(edges.drain)
     service.add_health_check("nats", lambda: bus.connected)
     return edges
+
+
+def _states(bus: Bus, known: Knowledge) -> InputStates:
+    """Seals the states of calls that wait for input."""
+    abandon = partial(abandon_parked, bus)
+    return InputStates(known.sealer, clock_ms=bus.server_now_ms, abandon=abandon)
+
+
+def _peers(service: Service) -> Peers:
+    """What other gateways send on, and what they cancel."""
+    peers = Peers(service.bus)
+    service.add_endpoint(peers.endpoint)
+    service.on_start(peers.start)
+    service.on_stop(peers.stop)
+    service.metrics.ask("mesh_open_questions", lambda: float(len(peers.questions)))
+    return peers
 
 
 def _tell_of_credentials(service: Service, identities: Identities) -> None:

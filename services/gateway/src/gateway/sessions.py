@@ -6,6 +6,7 @@ what another gateway ends or changes is ended or changed here. A gateway that do
 session reads it once, so any gateway continues what another began.
 """
 
+import asyncio
 import hashlib
 import logging
 import secrets
@@ -16,7 +17,7 @@ from typing import Protocol
 import msgspec
 
 from mcp_proto.errors import MeshError
-from mcp_proto.session import SessionOwner, SessionRecord, expiry, lifetime_ms, touch
+from mcp_proto.session import IDLE_MS, SessionOwner, SessionRecord, expiry, lifetime_ms, touch
 from mesh_chassis.bucket import Conflict, Entry
 from mesh_chassis.clock import SYSTEM, Clock
 from mesh_chassis.tasks import Tasks, TasksFullError
@@ -31,10 +32,17 @@ SHA-256 is stored, so a read of the bucket opens no session."""
 HELD_MAX = 20_000
 """Copies held here; the least recently used one is read again when it is needed."""
 
+END_TOLD_S = 0.25
+"""Longest wait of an ending for its own news."""
+
 _ATTEMPTS = 3
-_TTL_MIN_S = 60
+_TTL_SPARE_S = 60
+"""Kept longer than it lives: clocks differ."""
 
 _log = logging.getLogger(__name__)
+
+
+Changed = Callable[[SessionRecord], None]
 
 
 class SessionBucket(Protocol):
@@ -60,14 +68,27 @@ class SessionBucket(Protocol):
 class Sessions:
     """Open sessions, by the SHA-256 of their id."""
 
-    def __init__(self, bucket: SessionBucket, tasks: Tasks, *, clock: Clock = SYSTEM) -> None:
+    def __init__(
+        self,
+        bucket: SessionBucket,
+        tasks: Tasks,
+        *,
+        instance: str = "",
+        idle_s: float = IDLE_MS / 1000,
+        clock: Clock = SYSTEM,
+    ) -> None:
+        self.instance = instance
+        """This gateway, as records name it."""
+        self._idle_ms = int(idle_s * 1000)
         self._bucket = bucket
         self._tasks = tasks
         self._clock = clock
         self._held: OrderedDict[str, SessionRecord] = OrderedDict()
         self._revisions: dict[str, int] = {}
         self._touching: set[str] = set()
+        self._ending: dict[str, asyncio.Future[None]] = {}
         self._on_end: dict[str, dict[Callable[[], None], None]] = {}
+        self._on_change: dict[str, dict[Changed, None]] = {}
 
     def __len__(self) -> int:
         """Copies held here."""
@@ -85,7 +106,7 @@ class Sessions:
         identifier = secrets.token_urlsafe(ID_RANDOM_BYTES)
         key = digest(identifier)
         revision = await self._bucket.put(
-            key, msgspec.json.encode(record), ttl_s=_ttl_s(record, self._clock.now_ms())
+            key, msgspec.json.encode(record), ttl_s=self._ttl_s(record)
         )
         self._hold(key, record, revision)
         return identifier
@@ -97,10 +118,10 @@ class Sessions:
         if record is None or not record.belongs_to(owner):
             return None
         now = self._clock.now_ms()
-        if expiry(record, now) is not None:
+        if expiry(record, now, self._idle_ms) is not None:
             return None
         self._held.move_to_end(key)
-        renewed = touch(record, now)
+        renewed = touch(record, now, self._idle_ms)
         if renewed is not None:
             self._touch(key, renewed)
         return record
@@ -147,8 +168,11 @@ class Sessions:
             record = self._held.get(key)
             if record is None:
                 return
+            changed = change(record)
+            if changed == record:
+                return
             try:
-                await self._write(key, change(record))
+                await self._write(key, changed)
             except Conflict:
                 if not await self._read(key):
                     return
@@ -156,14 +180,21 @@ class Sessions:
                 return
 
     async def end(self, identifier: str) -> None:
-        """End a session everywhere.
+        """End a session everywhere; returns once the watches tell of it.
 
         Raises:
             MeshError: the bucket cannot be written.
         """
         key = digest(identifier)
         self._drop(key)
-        await self._bucket.delete(key)
+        told = self._ending.setdefault(key, asyncio.get_running_loop().create_future())
+        try:
+            await self._bucket.delete(key)
+            # A client that asks another gateway next would still find it there: the broker tells
+            # all watches at once, so what has come here has come there.
+            await asyncio.wait((told,), timeout=END_TOLD_S)
+        finally:
+            self._ending.pop(key, None)
 
     def on_end(self, identifier: str, call: Callable[[], None]) -> Callable[[], None]:
         """Call ``call`` when the session ends anywhere; the answer takes the wish back."""
@@ -178,8 +209,51 @@ class Sessions:
 
         return forget
 
+    def on_change(self, identifier: str, call: Changed) -> Callable[[], None]:
+        """Call ``call`` with the record when it changes anywhere; as ``on_end``."""
+        key = digest(identifier)
+        calls = self._on_change.setdefault(key, {})
+        calls[call] = None
+
+        def forget() -> None:
+            calls.pop(call, None)
+            if not calls and self._on_change.get(key) is calls:
+                del self._on_change[key]
+
+        return forget
+
+    def take_stream(self, identifier: str, record: SessionRecord) -> None:
+        """The newest stream of the session is here now; other gateways hear of it by watch."""
+        if record.stream != self.instance:
+            self._hand_stream(identifier, self.instance)
+
+    def leave_stream(self, identifier: str, record: SessionRecord) -> None:
+        """No stream of the session is here any more."""
+        if record.stream == self.instance:
+            self._hand_stream(identifier, "")
+
+    def _hand_stream(self, identifier: str, instance: str) -> None:
+        def handed(record: SessionRecord) -> SessionRecord:
+            if not instance and record.stream != self.instance:
+                return record  # another gateway has taken it meanwhile
+            return msgspec.structs.replace(record, stream=instance)
+
+        async def write() -> None:
+            try:
+                await self.change(identifier, handed)
+            except MeshError as error:
+                _log.warning("a session's stream was not noted: %s", error.message)
+
+        try:
+            self._tasks.spawn(write(), name="hand-stream")
+        except TasksFullError:
+            _log.warning("a session's stream was not noted: too many tasks")
+
     def feed(self, key: str, value: bytes | None, revision: int) -> None:
         """Take one entry of the watch; only copies held here matter."""
+        told = self._ending.get(key) if value is None else None
+        if told is not None and not told.done():
+            told.set_result(None)
         if key not in self._held and key not in self._on_end:
             return
         if value is None:
@@ -188,10 +262,12 @@ class Sessions:
         if revision <= self._revisions.get(key, 0):
             return
         try:
-            self._held[key] = msgspec.json.decode(value, type=SessionRecord)
+            record = self._held[key] = msgspec.json.decode(value, type=SessionRecord)
             self._revisions[key] = revision
         except msgspec.DecodeError:
             self._drop(key)
+            return
+        self._tell_change(key, record)
 
     def reset(self) -> None:
         """The watch starts over: forget copies, they are read again when needed."""
@@ -206,6 +282,10 @@ class Sessions:
             oldest, _ = self._held.popitem(last=False)
             self._revisions.pop(oldest, None)
 
+    def _tell_change(self, key: str, record: SessionRecord) -> None:
+        for call in tuple(self._on_change.get(key, ())):
+            call(record)
+
     def _drop(self, key: str) -> None:
         self._held.pop(key, None)
         self._revisions.pop(key, None)
@@ -218,11 +298,18 @@ class Sessions:
             key,
             msgspec.json.encode(session),
             self._revisions.get(key, 0),
-            ttl_s=_ttl_s(session, self._clock.now_ms()),
+            ttl_s=self._ttl_s(session),
         )
         if key in self._held:
-            self._held[key] = session
-            self._revisions[key] = max(revision, self._revisions.get(key, 0))
+            if revision > self._revisions.get(key, 0):
+                self._held[key] = session
+                self._revisions[key] = revision
+            self._tell_change(key, self._held[key])
+
+    def _ttl_s(self, record: SessionRecord) -> float:
+        """Time to live of the key: it only cleans up, the record itself says when it ends."""
+        left_ms = lifetime_ms(record, self._clock.now_ms(), self._idle_ms)
+        return left_ms // 1000 + max(1, min(_TTL_SPARE_S, self._idle_ms // 1000))
 
     def _touch(self, key: str, renewed: SessionRecord) -> None:
         if key in self._touching:
@@ -253,8 +340,3 @@ def well_formed(text: str) -> bool:
     """Whether this could be one of our ids; a cheap refusal of everything else."""
     bare = text.replace("-", "").replace("_", "")
     return len(text) == ID_CHARS and text.isascii() and (bare.isalnum() or not bare)
-
-
-def _ttl_s(record: SessionRecord, now_ms: int) -> float:
-    """Time to live of the key: it only cleans up, the record itself says when it ends."""
-    return max(_TTL_MIN_S, lifetime_ms(record, now_ms) // 1000 + _TTL_MIN_S)

@@ -19,11 +19,12 @@ import msgspec
 
 from gateway import service as gateway_service
 from gateway.config import GatewayConfig, HttpConfig, KeysConfig, SecurityConfig, TcpConfig
-from mcp_proto import buckets, catalogs
+from mcp_proto import buckets, catalogs, subjects
 from mcp_proto.codec import encode_response
 from mcp_proto.contracts import tenant_auth
 from mcp_proto.contracts.registry import Catalog, CatalogTool
 from mcp_proto.contracts.tenant_auth import Authenticate, Grant, Identity, KeyRecord
+from mcp_proto.contracts.virtuals import VirtualRecord, VirtualServer
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.header_values import encode_value
 from mcp_proto.methods import routing_member
@@ -33,9 +34,11 @@ from mcp_proto.versions import MODERN
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint, serve_operation
+from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.callerctx import KEK_BYTES, new_signing_key
 from mesh_chassis.clock import now_ms
 from mesh_chassis.config import ServiceSection
+from mesh_chassis.sealing import new_sealing_key
 from mesh_chassis.service import Service
 from mesh_chassis.testing.in_process import in_process
 
@@ -169,7 +172,8 @@ class Surroundings:
     """Registry, tenant-auth and a runner, as far as a gateway can tell.
 
     Attributes:
-        scripts: ``server:tool`` or ``server:method`` → what it does.
+        scripts: ``server:tool`` or ``server:method`` → what it does; ``runner-1:answer`` takes
+            the repeats of parked calls.
         identities: credential → identity; "" is the demo principal.
         seen: every call that reached a server.
         asked: how often tenant-auth was asked.
@@ -178,7 +182,7 @@ class Surroundings:
     def __init__(self, *, registry: Bus, auth: Bus, runner: Bus, directory: Path) -> None:
         self._registry = registry
         self._auth = auth
-        self._runner = runner
+        self._runner = self.runner = runner
         self.kek_file = directory / "kek"
         self.scripts: dict[str, Script] = {}
         self.identities: dict[str, Identity] = {
@@ -194,6 +198,7 @@ class Surroundings:
         self.asked = 0
         self._endpoints: list[Endpoint] = []
         self.catalog: KV
+        self.virtuals: KV
         self.config: KV
 
     async def start(self) -> None:
@@ -202,11 +207,14 @@ class Surroundings:
         self.kek_file.touch(mode=0o600)
         self.kek_file.write_text(base64.b64encode(kek).decode())
         self.catalog = await KV.ensure(self._registry, buckets.CATALOG)
+        self.virtuals = await KV.ensure(self._registry, buckets.VIRTUALS)
         await KV.ensure(self._registry, buckets.INSTANCES)
         self.config = await KV.ensure(self._auth, buckets.CONFIG)
         keys = await KV.ensure(self._auth, buckets.KEYS)
         key = new_signing_key(kek, created_ms=now_ms(), use_from_ms=0)
         await keys.put(f"sign.{key.kid}", msgspec.json.encode(key))
+        seal = new_sealing_key(kek, "k0000000001", created_ms=now_ms(), use_from_ms=0)
+        await keys.put(f"seal.{seal.kid}", msgspec.json.encode(seal))
         self._endpoints = [
             serve_operation(self._auth, tenant_auth.authenticate, self._authenticate),
             *(
@@ -220,9 +228,21 @@ class Surroundings:
                 )
                 for kind in ("call", "rpc")
             ),
+            Endpoint(
+                self._runner,
+                subject=subjects.instance(subjects.ANY, self._runner.instance, "answer"),
+                handler=self._serve,
+                name="answer",
+            ),
         ]
         for endpoint in self._endpoints:
             await endpoint.start()
+
+    async def leave_calls(self) -> None:
+        """Take no calls of servers any more: a real runner does."""
+        own, self._endpoints = self._endpoints, self._endpoints[:1]
+        for endpoint in own[1:]:
+            await endpoint.drain(1.0)
 
     async def stop(self) -> None:
         """Serve no more."""
@@ -240,9 +260,25 @@ class Surroundings:
             await self.catalog.put(key, part)
         await self.catalog.put(stored.key, stored.head)
 
+    async def put_virtual(self, definition: VirtualServer) -> None:
+        """Write a virtual server as the registry does."""
+        key = buckets.key(definition.tenant, definition.name)
+        record = VirtualRecord(definition=definition)
+        await self.virtuals.put(key, msgspec.json.encode(record))
+
+    async def remove_virtual(self, name: str, *, tenant: str = "_") -> None:
+        """Remove a virtual server."""
+        await self.virtuals.purge(buckets.key(tenant, name))
+
     async def remove_server(self, server: str, *, tenant: str = "_") -> None:
         """Forget a catalogue."""
         await self.catalog.purge(catalogs.catalog_key(tenant, server))
+
+    def park(self, park_id: str, *, tenant: str = DEMO_TENANT) -> asyncio.Event:
+        """Hold a call under ``park_id`` as a runner does; the event is set once it is abandoned."""
+        parked = _Parked()
+        InstanceEndpoint.of(self._runner).add(tenant, park_id, parked)
+        return parked.abandoned
 
     def allow(self, credential: str, grant: Grant = ADMIN, **members: object) -> None:
         """Make a credential good."""
@@ -293,13 +329,23 @@ class Surroundings:
                 await asyncio.sleep(0.005)
 
 
+class _Parked:
+    """A parked call, as far as its cancel goes."""
+
+    def __init__(self) -> None:
+        self.abandoned = asyncio.Event()
+
+    def cancel_by_caller(self) -> None:
+        self.abandoned.set()
+
+
 class _Message(msgspec.Struct):
     id: str | int
     params: dict[str, msgspec.Raw] = {}
 
 
 def _target(call: Call) -> str:
-    if call.subject.kind.value == "call":
+    if call.subject.kind.value in {"call", "inst"}:
         return call.subject.names[1]
     return call.subject.method
 

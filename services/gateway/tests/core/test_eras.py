@@ -55,8 +55,10 @@ def test_a_listener_is_told_what_is_honoured() -> None:
     wanted = eras.listen_filter(
         b'{"notifications":{"toolsListChanged":true,"resourceSubscriptions":["a:b"]}}'
     )
-    told = msgspec.json.decode(eras.acknowledged(wanted, 3))
+    told = msgspec.json.decode(eras.acknowledged(eras.honoured(wanted, frozenset()), 3))
     assert told["params"]["notifications"] == {"toolsListChanged": True}
+    told = msgspec.json.decode(eras.acknowledged(eras.honoured(wanted, frozenset({"a:b"})), 3))
+    assert told["params"]["notifications"]["resourceSubscriptions"] == ["a:b"]
     with pytest.raises(MeshError):
         eras.listen_filter(b"{}")
 
@@ -132,3 +134,10 @@ def test_a_budget_stays_within_its_bounds() -> None:
     assert budget_s(5, 30) == 5
     assert budget_s(9_999, 30, 300) == 300
     assert budget_s(0, 9_999, 300) == 300
+
+
+def test_listen_that_names_a_hundred_thousand_things_costs_as_much_as_a_thousand() -> None:
+    many = [f"r:{at}" for at in range(100_000)]
+    wanted = {"resourceSubscriptions": many, "taskIds": many}
+    found = eras.listen_filter(msgspec.json.encode({"notifications": wanted}))
+    assert found.resource_subscriptions == found.task_ids == tuple(many[: eras.NAMED_MAX])

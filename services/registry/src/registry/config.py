@@ -5,10 +5,18 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from mcp_proto.contracts.virtuals import VirtualServer
+from mcp_proto.virtual_servers import virtual_problem
 from mesh_chassis.bus.connection import BusConfig
-from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
+from mesh_chassis.config import (
+    ConfigError,
+    LogConfig,
+    OpsConfig,
+    ServiceSection,
+    TelemetryConfig,
+)
 
-__all__ = ["LivenessConfig", "RegistryConfig", "StreamsConfig"]
+__all__ = ["LivenessConfig", "RegistryConfig", "StreamsConfig", "check_config"]
 
 _MIB = 1024 * 1024
 
@@ -61,3 +69,23 @@ class RegistryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ops: OpsConfig = OpsConfig()
     liveness: LivenessConfig = LivenessConfig()
     streams: StreamsConfig = StreamsConfig()
+    virtual_servers: tuple[VirtualServer, ...] = ()
+    """Virtual servers that exist as long as this file says so: ``[[virtual_servers]]``."""
+
+
+def check_config(config: RegistryConfig, source: str = "") -> None:
+    """Refuse virtual servers that cannot be shown.
+
+    Raises:
+        ConfigError: naming the key.
+    """
+    seen: set[tuple[str, str]] = set()
+    for n, one in enumerate(config.virtual_servers):
+        key = f"virtual_servers[{n}]"
+        problem = virtual_problem(one)
+        if problem is not None:
+            field, _, reason = problem.partition(": ")
+            raise ConfigError(source, f"{key}.{field}", reason)
+        if (one.tenant, one.name) in seen:
+            raise ConfigError(source, f"{key}.name", f"{one.name!r} is used twice")
+        seen.add((one.tenant, one.name))

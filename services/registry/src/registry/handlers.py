@@ -22,6 +22,7 @@ from mcp_proto.contracts.registry import (
     ServerStatus,
 )
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.server_definitions import is_secret_reference
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.clock import SYSTEM, Clock
@@ -32,6 +33,8 @@ from registry.core.catalog import (
     check_definition,
     check_name,
     check_put,
+    hidden_tools,
+    is_built_in,
     rivals,
 )
 from registry.core.forgetting import LastServed
@@ -133,9 +136,10 @@ class Handlers:
         definition = params.definition
         check_definition(definition)
         pair = (definition.tenant, definition.name)
-        if MASKED in definition.env.values():
+        if MASKED in (*definition.env.values(), *definition.headers.values()):
             raise MeshError(
-                ErrorKind.PARAMS, "a variable has the masked value of a list, not its own"
+                ErrorKind.PARAMS,
+                "a variable or header has the masked value of a list, not its own",
             )
         known = self._catalog.get(*pair)
         if known is not None and self._definitions.get(*pair) is None:
@@ -172,7 +176,7 @@ class Handlers:
         known = self._catalog.get(params.tenant, params.name)
         if known is None and (params.tenant, params.name) not in self._instances.live.declared():
             raise MeshError(ErrorKind.NOT_FOUND, f"no server {params.name}")
-        if known is not None and not known.catalog.prefixed:
+        if known is not None and is_built_in(known.catalog):
             raise MeshError(
                 ErrorKind.PARAMS, f"server {params.name} is built in and has no child to restart"
             )
@@ -246,8 +250,7 @@ class Handlers:
         instances = self._instances.live.serving(*pair)
         state = "running" if instances else "down"
         if definition is not None:
-            masked = dict.fromkeys(definition.env, MASKED)
-            definition = msgspec.structs.replace(definition, env=masked)
+            definition = _masked(definition)
             state = state if definition.enabled else "disabled"
         return ServerStatus(
             tenant=pair[0],
@@ -258,13 +261,26 @@ class Handlers:
             hash=catalog.hash if catalog is not None else "",
             defined=_origin(definition, catalog),
             definition=definition,
+            hidden=hidden_tools(catalog, self._catalog.all()) if catalog is not None else (),
         )
 
 
 def _origin(definition: ServerDefinition | None, catalog: Catalog | None) -> str:
     if definition is not None:
         return "runtime"
-    return "config" if catalog is None or catalog.prefixed else "native"
+    return "config" if catalog is None or not is_built_in(catalog) else "native"
+
+
+def _masked(definition: ServerDefinition) -> ServerDefinition:
+    """As it may be shown: whatever could be a secret is hidden, the name of one is not."""
+    return msgspec.structs.replace(
+        definition,
+        env=dict.fromkeys(definition.env, MASKED),
+        headers={
+            name: value if is_secret_reference(value) else MASKED
+            for name, value in definition.headers.items()
+        },
+    )
 
 
 def _taken(pair: Pair, rival: Pair) -> MeshError:

@@ -131,3 +131,9 @@ def test_bad_definition_is_refused(fields: dict[str, object]) -> None:
     with pytest.raises(MeshError) as caught:
         core.check_definition(ServerDefinition(**{**good, **fields}))
     assert caught.value.kind is ErrorKind.PARAMS
+
+
+@pytest.mark.parametrize("name", ["mesh", "results"])
+def test_names_of_the_meshs_own_servers_are_refused(name: str) -> None:
+    with pytest.raises(MeshError, match="reserved"):
+        core.check_definition(ServerDefinition(name=name, command="true"))

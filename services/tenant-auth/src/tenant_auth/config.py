@@ -54,7 +54,7 @@ class SecurityConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
 
 
 class SigningConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table ``[signing]``: ``rotation_days`` is how long one key signs ``Mesh-Ctx``."""
+    """Table ``[signing]``: ``rotation_days`` is how long one key signs ``Mesh-Ctx``, or seals."""
 
     rotation_days: Annotated[float, Meta(ge=1 / 24, le=400)] = 30.0
 

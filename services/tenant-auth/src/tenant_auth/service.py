@@ -3,14 +3,16 @@
 from collections.abc import Awaitable, Callable
 
 from mcp_proto.contracts import tenant_auth as contract
+from mcp_proto.contracts.tenant_auth import SealedKey, SealingKey
 from mesh_chassis.bus.endpoint import serve_operation
 from mesh_chassis.service import Service
-from tenant_auth.config import TenantAuthConfig, read_secrets
+from tenant_auth.config import SigningConfig, TenantAuthConfig, read_secrets
+from tenant_auth.core.rotation import sealing_linger_s
 from tenant_auth.handlers.administration import Administration
 from tenant_auth.handlers.credentials import Credentials
 from tenant_auth.reconciler import KeyRotation, Reconciler
 from tenant_auth.store.accounts import AccountStore
-from tenant_auth.store.keyring import KeyRingStore
+from tenant_auth.store.keyring import SEALING, SIGNING, KeyRingStore
 from tenant_auth.store.logins import LoginStore
 
 __all__ = ["NAME", "build"]
@@ -36,7 +38,8 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     secrets = read_secrets(security)
     accounts = await AccountStore.open(bus)
     logins = await LoginStore.open(bus)
-    keyring = await KeyRingStore.open(bus, secrets.kek)
+    signing = await KeyRingStore.open(bus, secrets.kek, SIGNING)
+    sealing = await KeyRingStore.open(bus, secrets.kek, SEALING)
 
     credentials = Credentials(
         accounts,
@@ -56,31 +59,40 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
         development=security.development,
         now_ms=bus.server_now_ms,
     )
-    rotation = KeyRotation(
-        keyring,
-        every_s=round(config.signing.rotation_days * _DAY_S),
-        now_ms=bus.server_now_ms,
-    )
-
     _serve(service, credentials, administration)
     service.add_health_check("accounts", lambda: accounts.fresh)
     service.add_health_check("logins", lambda: logins.fresh)
-    service.add_health_check("keyring", lambda: keyring.fresh)
+    service.add_health_check("keyring", lambda: signing.fresh and sealing.fresh)
 
     ensure: list[Callable[[], Awaitable[None]]] = []
     if security.development:
         ensure.append(administration.ensure_demo)
     if secrets.static is not None:
         ensure.append(administration.ensure_owner)
-    reconciler = Reconciler(rotation, keyring, accounts, ensure)
+    rotations = _rotations(signing, sealing, config.signing, bus.server_now_ms)
+    reconciler = Reconciler(rotations, accounts, ensure)
     service.on_start(reconciler.step)
 
     async def begin() -> None:
         service.tasks.spawn(reconciler.run(), name="reconciler", fatal=True)
 
     service.on_ready(begin)
-    for store in (accounts, logins, keyring):
+    for store in (accounts, logins, signing, sealing):
         service.on_stop(store.close)
+
+
+def _rotations(
+    signing: KeyRingStore[SealedKey],
+    sealing: KeyRingStore[SealingKey],
+    config: SigningConfig,
+    now_ms: Callable[[], int],
+) -> tuple[KeyRotation, KeyRotation]:
+    every_s = round(config.rotation_days * _DAY_S)
+    linger_s = sealing_linger_s(every_s)
+    return (
+        KeyRotation(signing, every_s=every_s, now_ms=now_ms),
+        KeyRotation(sealing, every_s=every_s, now_ms=now_ms, linger_s=linger_s),
+    )
 
 
 def _serve(service: Service, credentials: Credentials, administration: Administration) -> None:

@@ -1,7 +1,8 @@
 """Signing keys are made, used and dropped without a refused client."""
 
 from mcp_proto.contracts.tenant_auth import SealedKey
-from tenant_auth.core.rotation import LEAD_S, LINGER_S, plan
+from mesh_chassis.keyring import KEYS_MAX
+from tenant_auth.core.rotation import LEAD_S, LINGER_S, plan, sealing_linger_s
 
 DAY_S = 86_400
 DAY = DAY_S * 1000
@@ -60,3 +61,16 @@ def test_keys_that_nobody_can_open_are_replaced_at_once() -> None:
     assert mended.drop == ("k0000000002",)
     half = plan(ring, unusable={"k0000000001"}, now_ms=DAY, every_s=DAY_S)
     assert half.make == ""
+
+
+def test_sealing_keys_stay_for_the_life_of_what_they_sealed_and_fit_the_ring() -> None:
+    assert sealing_linger_s(30 * DAY_S) == 7 * DAY_S
+    for every_s in (3_600, DAY_S, 400 * DAY_S):
+        kept = sealing_linger_s(every_s) / every_s + 2
+        assert kept < KEYS_MAX / 2
+        assert sealing_linger_s(every_s) >= LINGER_S
+    ring = (key("k0000000001", 0), key("k0000000002", DAY))
+    gone = DAY + 7 * DAY
+    linger_s = sealing_linger_s(DAY_S)
+    assert plan(ring, now_ms=gone - 1, every_s=DAY_S, linger_s=linger_s).drop == ()
+    assert plan(ring, now_ms=gone, every_s=DAY_S, linger_s=linger_s).drop == ("k0000000001",)

@@ -66,6 +66,15 @@ class Registration:
         self._catalogs[catalog.tenant, catalog.server] = hashed
         self._changed()
 
+    def promises(self, tenant: str, server: str, tool: str) -> bool:
+        """Whether a tool that is offered here has an output schema."""
+        catalog = self._catalogs.get((tenant, server))
+        if catalog is None:
+            return False
+        return any(
+            one.name == tool and b'"outputSchema"' in bytes(one.definition) for one in catalog.tools
+        )
+
     async def remove(self, tenant: str, server: str) -> None:
         """It is no longer wanted anywhere; the registry is told, without insisting."""
         self.forget(tenant, server)

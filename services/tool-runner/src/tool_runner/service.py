@@ -7,9 +7,11 @@ import msgspec
 
 from mcp_proto import subjects
 from mcp_proto.contracts.tool_runner import ServerViews, views_subject
-from mcp_proto.errors import MeshError
+from mcp_proto.errors import ErrorObject, MeshError
+from mcp_proto.names import RESERVED_SERVERS, RESULTS_SERVER
 from mcp_proto.subjects import PLATFORM, QUEUE
 from mesh_chassis.bus.endpoint import Call, Endpoint
+from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.callerctx import ContextVerifier
 from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KeyRing
@@ -17,14 +19,22 @@ from mesh_chassis.presence import Presence
 from mesh_chassis.service import Service
 from tool_runner.config import ToolRunnerConfig
 from tool_runner.drivers.jetstream import JetStreamStorage
-from tool_runner.handlers import Admission, NativeHandlers, ServerHandlers
+from tool_runner.durable import DurableTasks
+from tool_runner.handlers import Admission, AnswerHandlers, NativeHandlers, ServerHandlers
+from tool_runner.parking import Parking
 from tool_runner.registration import Registration
+from tool_runner.results import LargeResults
 from tool_runner.supervisor.hosted import HostedServer, HostSettings
 from tool_runner.supervisor.keeper import Served
+from tool_runner.supervisor.settings import Fit
 from tool_runner.supervisor.supervisor import Supervisor, definition_problem
+from tool_runner.tasks.owners import Owners
 from tool_runner.toolsets import echo, kv
 from tool_runner.toolsets.toolset import Toolset
 from tool_runner.upstreams.children import ChildLimits, Children
+from tool_runner.upstreams.factory import NetworkSettings
+from tool_runner.upstreams.http import HttpSettings
+from tool_runner.upstreams.http_link import LinkSettings
 from tool_runner.upstreams.stdio import StdioSettings
 
 __all__ = ["NAME", "build"]
@@ -42,23 +52,15 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     bus = service.bus
     admission = await _admission(service, config)
     toolsets = _toolsets(service, config)
-    native = NativeHandlers(toolsets, admission)
     registration = Registration(bus, functools.partial(_announce, service))
-
-    for toolset in toolsets:
-        for subject in _subjects(PLATFORM, toolset.server):
-            service.add_endpoint(
-                Endpoint(
-                    bus,
-                    subject=subject,
-                    queue=QUEUE,
-                    handler=native.call,
-                    slots=config.limits.native_slots,
-                    name=subject.split(".")[3] + "-" + toolset.server,
-                )
-            )
-
-    supervisor = _supervisor(service, config, admission, registration, toolsets)
+    results = _native(service, config, admission, registration, toolsets)
+    durable = DurableTasks(service, config, admission, Owners(bus))
+    admission.extend = durable.extend
+    admission.follower = durable.follower
+    parking = _parking(service, config, admission)
+    supervisor = _supervisor(
+        service, config, admission, registration, toolsets, parking, results.fit_upstream
+    )
 
     async def view(_call: Call) -> bytes:
         views = tuple(supervisor.views(log_lines=_LOG_LINES))
@@ -75,6 +77,7 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
             )
         for toolset in toolsets:
             registration.offer(toolset.catalog(service.version))
+        registration.offer(results.catalog(service.version))
         service.tasks.spawn(registration.run(), name="registration", fatal=True)
         await supervisor.start()
 
@@ -86,9 +89,37 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
 
     service.on_ready(begin)
     service.on_drain(give_up)
+    service.on_drain(durable.drain)
     service.on_stop(supervisor.close)
     service.metrics.ask("mesh_runner_servers", lambda: float(supervisor.held))
     bus.on_reconnect(again)
+
+
+def _native(
+    service: Service,
+    config: ToolRunnerConfig,
+    admission: Admission,
+    registration: Registration,
+    toolsets: tuple[Toolset, ...],
+) -> LargeResults:
+    """What this runner serves itself: native tools, and large results of any tool."""
+    bus, slots = service.bus, config.limits.native_slots
+    results = LargeResults(
+        bus, config.results, admit=admission.admit, promises=registration.promises
+    )
+    native = NativeHandlers(toolsets, admission, results.fit_native)
+    served = [
+        (subject, f"{subject.split('.')[3]}-{toolset.server}", native.call)
+        for toolset in toolsets
+        for subject in _subjects(PLATFORM, toolset.server)
+    ]
+    stored = subjects.rpc(subjects.ANY, RESULTS_SERVER, subjects.REST)
+    served.append((stored, f"rpc-{RESULTS_SERVER}", results.read))
+    for subject, name, handler in served:
+        service.add_endpoint(
+            Endpoint(bus, subject=subject, queue=QUEUE, handler=handler, slots=slots, name=name)
+        )
+    return results
 
 
 def _announce(service: Service, servers: dict[str, str]) -> None:
@@ -115,21 +146,52 @@ class _ServedServer:
             endpoint.slots = slots
 
 
+def _parking(service: Service, config: ToolRunnerConfig, admission: Admission) -> Parking:
+    """Calls that wait for input, and the subject on which it arrives."""
+    cancels = InstanceEndpoint.of(service.bus)
+    parking = Parking(service.bus.instance, service.tasks, config.parking, cancels)
+    service.add_endpoint(
+        Endpoint(
+            service.bus,
+            subject=subjects.instance(subjects.ANY, service.bus.instance, "answer"),
+            handler=AnswerHandlers(parking, admission).answer,
+            slots=config.limits.native_slots,
+            name="answer",
+        )
+    )
+
+    def keep_end(tenant: str, principal: str, tag: str, answer: bytes | ErrorObject | str) -> None:
+        if admission.once is not None:
+            admission.once.parked_ended(tenant, principal, tag, answer)
+
+    parking.on_end = keep_end
+
+    async def give_up() -> None:
+        await parking.close("the runner stops")
+
+    # Before the servers are drained: a parked call would keep its server from being idle.
+    service.on_drain(give_up)
+    service.metrics.ask("mesh_runner_parked_calls", lambda: float(len(parking)))
+    return parking
+
+
 def _supervisor(
     service: Service,
     config: ToolRunnerConfig,
     admission: Admission,
     registration: Registration,
     toolsets: tuple[Toolset, ...],
+    parking: Parking,
+    fit: Fit,
 ) -> Supervisor:
-    reserved = tuple(toolset.server for toolset in toolsets)
+    reserved = (*RESERVED_SERVERS, *(toolset.server for toolset in toolsets))
     for at, definition in enumerate(config.mcp_servers):
         problem = definition_problem(definition, reserved)
         if problem is not None:
             raise ConfigError("", f"mcp_servers[{at}]", problem)
 
     async def serve(hosted: HostedServer) -> Served:
-        handlers = ServerHandlers(hosted, admission)
+        handlers = ServerHandlers(hosted, admission, parking)
         served = _ServedServer(
             service,
             tuple(
@@ -156,6 +218,8 @@ def _supervisor(
         children=children,
         settings=HostSettings(
             answer_s=limits.answer_s,
+            fit=fit,
+            network=_network(config),
             stdio=StdioSettings(
                 start_timeout_s=limits.start_s,
                 limits=ChildLimits(
@@ -169,6 +233,24 @@ def _supervisor(
         registration=registration,
         servers_max=config.limits.servers,
         on_restart=lambda server: service.metrics.add("mesh_upstream_restarts", server),
+    )
+
+
+def _network(config: ToolRunnerConfig) -> NetworkSettings:
+    upstreams = config.upstreams
+    return NetworkSettings(
+        http=HttpSettings(
+            start_timeout_s=config.children.start_s,
+            check_s=upstreams.check_s,
+            era_s=upstreams.era_s,
+        ),
+        link=LinkSettings(
+            connections=upstreams.connections,
+            connect_s=upstreams.connect_s,
+            proxy=upstreams.proxy,
+        ),
+        allow_networks=upstreams.allow_networks,
+        tenant_secrets=upstreams.tenant_secrets,
     )
 
 

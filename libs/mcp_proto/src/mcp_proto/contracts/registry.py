@@ -12,6 +12,7 @@ __all__ = [
     "InstanceRecord",
     "ListChanged",
     "ListServers",
+    "OAuthClient",
     "Put",
     "PutAnswer",
     "Remove",
@@ -58,7 +59,9 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     Attributes:
         tenant: tenant the server belongs to; ``_`` = every tenant's rules decide.
         server: configured name, the prefix of listed names.
-        prefixed: False only for built-in toolsets, whose tools keep their bare names.
+        prefixed: False where tools and prompts keep their bare names: built-in toolsets, and
+            servers that are mounted without a prefix.
+        mounted: True for the latter; a name that another server has is then left out.
         tools: in the server's order, all pages.
         resources: complete ``Resource`` objects, byte for byte.
         resource_templates: complete ``ResourceTemplate`` objects.
@@ -68,12 +71,18 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
         instructions: the server's instructions; "" = none.
         single_instance: True when one process owns the state (stdio servers).
         timeout_s: longest call the server's definition allows, in seconds; 0 = the caller's rule.
+        ttls_ms: how long the server lets its lists be kept, by member of the list's result
+            (``tools``, ``resources``, ``resourceTemplates``, ``prompts``) and ``discover``; a
+            list without an entry came without a hint.
+        tasks: tool name, or ``*`` → whether it runs as a durable task, where that is not
+            ``optional`` (``contracts.tasks.policy_of``).
         hash: SHA-256 hex over everything above except tenant, computed by ``catalog_hash``.
     """
 
     tenant: str
     server: str
     prefixed: bool = True
+    mounted: bool = False
     tools: tuple[CatalogTool, ...] = ()
     resources: tuple[msgspec.Raw, ...] = ()
     resource_templates: tuple[msgspec.Raw, ...] = ()
@@ -83,6 +92,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     instructions: str = ""
     single_instance: bool = False
     timeout_s: float = 0.0
+    ttls_ms: dict[str, int] = {}
+    tasks: dict[str, str] = {}
     hash: str = ""
 
 
@@ -143,22 +154,61 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     forget: bool = False
 
 
+class OAuthClient(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """How a runner gets access tokens for a server: OAuth 2 client credentials (RFC 6749, 4.4).
+
+    Attributes:
+        token_url: token endpoint of the authorization server, ``https``.
+        client_id: as registered there.
+        client_secret: reference ``env:NAME`` or ``file:PATH``, never the secret itself.
+        scopes: asked for; () = what the authorization server gives by default.
+        resource: audience asked for (RFC 8707); "" = the server's URL.
+        client_auth: where the client's credentials go: ``basic`` (header) or ``post`` (form).
+    """
+
+    token_url: str
+    client_id: str
+    client_secret: str
+    scopes: tuple[str, ...] = ()
+    resource: str = ""
+    client_auth: str = "basic"
+
+
 class ServerDefinition(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
     """One upstream MCP server: an entry of ``[[mcp_servers]]`` or of bucket ``mesh_servers``.
 
+    What may stand where is in ``mcp_proto.server_definitions``.
+
     Attributes:
         name: server name, the prefix of its tools.
-        transport: ``stdio``; others are refused until they exist.
+        transport: ``stdio``, ``http`` (streamable HTTP, both eras), ``sse`` (HTTP+SSE of
+            2024-11-05) or ``tcp`` (one JSON message per line).
         command: program of a stdio server, found on PATH; never a shell line.
         args: its arguments.
         env: variables added to the small allow-listed environment.
         cwd: working directory; "" = the runner's.
+        url: of ``http`` and ``sse``: the endpoint; of ``tcp``: ``tcp://HOST:PORT``.
+        headers: sent with every HTTP request; a value may be a secret reference.
+        bearer: access token as a secret reference: ``env:NAME`` or ``file:PATH``.
+        oauth: client credentials, instead of ``bearer``.
+        allow_private: names, addresses and networks (``10.0.0.0/8``) inside the operator's net
+            that this server may be at; not honoured for a tenant's own server added at run time.
+        tls_ca_file: certificate authorities trusted for it; "" = the system's.
+        era: ``auto`` = find out; ``legacy`` = talk in revisions up to 2025-11-25 even if it knows
+            the newer one, because its tools ask their client the old way.
+        prefix: None = tools and prompts are listed as ``name__tool``; "" = under their own names,
+            where no other server has them.
         tenant: owner; ``_`` = shared by every tenant whose rules allow it.
         timeout_s: longest call, in seconds.
-        concurrency: calls in flight to the child.
+        concurrency: calls in flight to the server.
         enabled: False keeps the definition without running it.
+        task: whether its tools run as durable tasks: ``never``, ``optional`` (when the caller
+            asks), ``always`` (whenever the caller can take one) or ``required``.
+        task_tools: the same for single tools.
     """
 
     name: str
@@ -167,12 +217,22 @@ class ServerDefinition(
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
     cwd: str = ""
+    url: str = ""
+    headers: dict[str, str] = {}
+    bearer: str = ""
+    oauth: OAuthClient | None = None
+    allow_private: tuple[str, ...] = ()
+    tls_ca_file: str = ""
+    era: str = "auto"
+    prefix: str | None = None
     tenant: str = "_"
     timeout_s: float = 30.0
     concurrency: int = 32
     enabled: bool = True
+    task: str = "optional"
+    task_tools: dict[str, str] = {}
     generation: int = 0
-    """Raised by ``server restart``: a runner that sees a new generation restarts the child."""
+    """Raised by ``server restart``: a runner that sees a new generation restarts the server."""
 
 
 class ServerPut(msgspec.Struct, frozen=True, kw_only=True):
@@ -240,6 +300,8 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     hash: str
     defined: str
     """Where the definition comes from: ``config``, ``runtime`` or ``native``."""
+    hidden: tuple[str, ...] = ()
+    """Own tool names that are not listed because another server has them (no prefix)."""
     definition: ServerDefinition | None = None
 
 

@@ -27,6 +27,7 @@ __all__ = [
     "Role",
     "Rule",
     "SealedKey",
+    "SealingKey",
     "Tenant",
     "TenantList",
     "TenantPut",
@@ -193,6 +194,21 @@ class SealedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
 
     kid: str
     public: bytes
+    sealed: bytes
+    created_ms: int
+    use_from_ms: int
+
+
+class SealingKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of ``seal.{kid}`` in ``mesh_keys``: a symmetric key, sealed.
+
+    ``sealed`` is nonce (12 bytes) + AES-256-GCM of the 32-byte key under the key encryption key,
+    AAD = ``seal.{kid}``. Gateways seal with it what clients carry for them (states of calls that
+    wait for input, ids of relayed tasks): with the newest key whose ``use_from_ms`` has passed;
+    they open with any listed.
+    """
+
+    kid: str
     sealed: bytes
     created_ms: int
     use_from_ms: int

@@ -3,10 +3,12 @@
 from enum import StrEnum
 
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
+from mcp_proto.types.meta import TASKS_EXTENSION
 
 __all__ = ["Peer", "http_status", "render_error"]
 
 LEGACY_RESOURCE_NOT_FOUND = -32002
+_OF_A_RESOURCE = frozenset(("resources/read", "resources/subscribe"))
 
 
 class Peer(StrEnum):
@@ -23,6 +25,7 @@ _NOT_FOR_LEGACY: dict[ErrorKind, int] = {
     ErrorKind.CAPABILITY: -32602,
 }
 """Codes of 2026-07-28 that an old client would not understand."""
+_TASKS = {"extensions": {TASKS_EXTENSION: {}}}
 
 _MODERN_STATUS: dict[ErrorKind, int] = {
     ErrorKind.PARSE: 400,
@@ -42,15 +45,17 @@ def render_error(error: MeshError, peer: Peer, *, method: str = "") -> ErrorObje
     Args:
         error: what went wrong; for a resource ``data.uri`` names it.
         peer: whom to answer.
-        method: method of the failed request; an unknown resource of ``resources/read`` has a
-            code of its own in the legacy era.
+        method: method of the failed request; an unknown resource of ``resources/read`` and
+            ``resources/subscribe`` has a code of its own in the legacy era.
     """
     plain = error.to_object()
     if peer is Peer.MODERN:
         return plain
     code = _NOT_FOR_LEGACY.get(error.kind, plain.code)
-    if error.kind is ErrorKind.NOT_FOUND and method == "resources/read":
+    if error.kind is ErrorKind.NOT_FOUND and method in _OF_A_RESOURCE:
         code = LEGACY_RESOURCE_NOT_FOUND
+    if error.data.get("requiredCapabilities") == _TASKS:
+        code = -32601  # 2025-11-25: the tool runs as a task only (execution.taskSupport)
     return plain if code == plain.code else ErrorObject(code, plain.message, plain.data)
 
 

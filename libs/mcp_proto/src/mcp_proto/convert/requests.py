@@ -65,7 +65,9 @@ class EnvelopeStamp:
         own = pick(data, "_meta").get("_meta")
         if own is None or bytes(own) == _NULL:
             return splice(data, {"_meta": self._alone})
-        kept = remove(own, *_reserved(own)) if PREFIX.encode() in bytes(own) else own
+        seen = bytes(own)
+        # A key may be spelt with escapes.
+        kept = remove(own, *_reserved(own)) if PREFIX.encode() in seen or b"\\" in seen else own
         return splice(data, {"_meta": splice(kept, self._members)})
 
 

@@ -11,6 +11,7 @@ from mcp_proto.codec import encode, pick, remove, splice
 from mcp_proto.convert.content import older_content
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.jsonrpc import ABSENT
+from mcp_proto.limits import RESULT_BYTES_MAX
 from mcp_proto.members import TooManyMembersError, pairs
 from mcp_proto.types.meta import SERVER_INFO
 from mcp_proto.versions import Feature, Revision, has
@@ -155,9 +156,12 @@ def flatten(result: bytes, structured: bytes | msgspec.Raw) -> bytes:
     Args:
         result: a JSON object.
         structured: its ``structuredContent``; anything but an object adds nothing, and so does
-            one with more members than any reader takes.
+            one with more members than any reader takes, or one whose second copy would make the
+            message larger than an edge gives.
     """
     if bytes(memoryview(structured)[:1]) != b"{":
+        return result
+    if len(result) + memoryview(structured).nbytes > RESULT_BYTES_MAX:
         return result
     try:
         own = {str(key) for key in pairs(result)}

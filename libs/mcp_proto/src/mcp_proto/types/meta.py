@@ -13,6 +13,7 @@ __all__ = [
     "PROTOCOL_VERSION",
     "RELATED_TASK",
     "SERVER_INFO",
+    "SKILLS_EXTENSION",
     "SUBSCRIPTION_ID",
     "TASKS_EXTENSION",
     "UI_EXTENSION",
@@ -33,6 +34,7 @@ RELATED_TASK = PREFIX + "related-task"
 TASKS_EXTENSION = PREFIX + "tasks"
 """Key of the tasks extension under ``capabilities.extensions``."""
 UI_EXTENSION = PREFIX + "ui"
+SKILLS_EXTENSION = PREFIX + "skills"
 
 ENVELOPE_KEYS = (PROTOCOL_VERSION, CLIENT_CAPABILITIES, CLIENT_INFO, LOG_LEVEL)
 """What a modern request carries and a legacy one must not."""

@@ -185,6 +185,9 @@ class Call:
         if not self._reply or not self._bus.connected:
             return
         body = encode_error(error, message_id(self.payload))
+        if len(body) > self._bus.max_payload:
+            # The broker would close the connection of this whole process over it.
+            body = encode_error(_bare(error), None)
         if self.frames:
             self._frame("err", body, error_headers(error))
             self._close_stream()
@@ -205,3 +208,16 @@ class Call:
         if frame != "end":
             self.last_frame = asyncio.get_running_loop().time()
         self._bus.client.send(self._reply, "", body, block)
+
+
+def _bare(error: MeshError) -> MeshError:
+    """The same error without its data, which is larger than a message may be."""
+    return MeshError(
+        error.kind,
+        error.message[:_MESSAGE_CHARS_MAX],
+        outcome=error.outcome,
+        retry_after_s=error.retry_after_s,
+    )
+
+
+_MESSAGE_CHARS_MAX = 500

@@ -34,6 +34,7 @@ class _Result(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 @click.option("--token", envvar="MCP_AUTH_TOKEN", default="", help="Credential for --url.")
 @click.option("--tenant", default="", help="Tenant to call as (bus only).")
 @click.option("-r", "--raw", is_flag=True, help="Print the whole result as JSON.")
+@click.option("--endpoint", default="", metavar="NAME", help="u/<server> or v/<virtual server>.")
 @connection_options
 def command(tool: str, words: tuple[str, ...], raw: bool, **given: Any) -> int:
     """Call TOOL (server:tool, or a name as listed) with arguments.

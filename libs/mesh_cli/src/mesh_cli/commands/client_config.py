@@ -18,7 +18,7 @@ import tomlkit
 
 from mesh_cli import terminal
 from mesh_cli.failure import Exit, Failure
-from mesh_cli.options import with_state
+from mesh_cli.options import checked_endpoint, with_state
 from mesh_cli.state import DIRECTORY, find
 
 __all__ = ["CLIENTS", "Way", "command", "render"]
@@ -176,8 +176,9 @@ def render(client: str, way: Way) -> str:
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.argument("client", required=False, type=click.Choice(tuple(CLIENTS)))
 @click.option("--url", default="", help="HTTP edge, when it is not the one of this directory.")
+@click.option("--endpoint", default="", metavar="NAME", help="u/<server> or v/<virtual server>.")
 @with_state
-def command(client: str | None, url: str, state: str | None) -> None:
+def command(client: str | None, url: str, endpoint: str, state: str | None) -> None:
     """Print blocks to paste into the configuration of CLIENT, or of all known clients."""
     found = find(state)
     if found is None:
@@ -188,9 +189,11 @@ def command(client: str | None, url: str, state: str | None) -> None:
         )
     record = found.read_run()
     base = url or (record.http if record is not None else "http://127.0.0.1:3000")
+    base = base if base.rstrip("/").endswith("/mcp") else f"{base.rstrip('/')}/mcp"
+    only = ("--endpoint", checked_endpoint(endpoint)) if endpoint else ()
     way = Way(
-        url=base if base.rstrip("/").endswith("/mcp") else f"{base.rstrip('/')}/mcp",
-        argv=(*mesh_command(), "stdio", "--state", str(found.root)),
+        url=f"{base.rstrip('/')}/{endpoint}" if endpoint else base,
+        argv=(*mesh_command(), "stdio", "--state", str(found.root), *only),
         token=record is not None and not record.development,
     )
     chosen = (client,) if client is not None else tuple(CLIENTS)

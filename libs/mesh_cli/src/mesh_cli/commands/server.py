@@ -24,6 +24,7 @@ from mesh_cli.connection import connected
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import DURATION, connection_options, target
 from mesh_cli.platform import ask, operator_bus
+from mesh_cli.remote_server import defined, remote_options
 from mesh_cli.upstreams import ServerRow, Trouble, last_error, server_rows
 
 __all__ = ["command"]
@@ -42,33 +43,39 @@ def command() -> None:
 
 @command.command("add", context_settings={"ignore_unknown_options": False})
 @click.argument("name")
-@click.argument("words", nargs=-1, required=True, metavar="-- COMMAND [ARGS]…")
+@click.argument("words", nargs=-1, required=True, metavar="URL | -- COMMAND [ARGS]…")
 @click.option("--env", "variables", multiple=True, metavar="K=V", help="A variable for it.")
 @click.option("--cwd", default="", help="Its working directory.")
+@remote_options
 @click.option("--tenant", default=PLATFORM, help="Owner; default: shared by all tenants.")
 @click.option("--call-timeout", type=DURATION, default="30s", help="Longest call.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=32, help="Calls in flight.")
+@click.option("--no-prefix", is_flag=True, help="List its tools under their own names.")
 @click.option("--replace", is_flag=True, help="Replace a server of this name.")
 @click.option("--wait", "wait_s", type=DURATION, default="30s", help="Wait for its tools; 0 = no.")
 @connection_options
 def add(name: str, words: tuple[str, ...], **given: Any) -> None:
-    """Add MCP server NAME, which runs COMMAND, and wait until its tools are there."""
+    """Add MCP server NAME, which is at URL or runs COMMAND; wait until its tools are there.
+
+    A URL is http(s)://… (streamable HTTP of either era, or --transport sse) or tcp://HOST:PORT.
+    Secrets are named, never given: env:NAME or file:PATH, as the runner sees them.
+    """
     if not is_server_name(name):
         raise Failure(
             f"{name!r} cannot be a server name",
             mend="letters, digits, '_', '.' and '-', at most 40, no '__'",
             code=Exit.USAGE,
         )
-    definition = ServerDefinition(
+    plain = ServerDefinition(
         name=name,
-        command=words[0],
-        args=words[1:],
         env=_variables(given["variables"]),
         cwd=given["cwd"],
+        prefix="" if given["no_prefix"] else None,
         tenant=given["tenant"],
         timeout_s=given["call_timeout"],
         concurrency=given["concurrency"],
     )
+    definition = defined(plain, words, given)
     goal = target(given)
 
     async def run() -> ServerStatus | None:
@@ -107,7 +114,7 @@ async def _running(bus: Bus, definition: ServerDefinition, wait_s: float) -> Ser
         await asyncio.sleep(_POLL_S)
     raise Failure(
         f"server {definition.name} is configured but gives no tools: {trouble.words}",
-        mend=f"correct it with mesh server add --replace {definition.name} -- …, or "
+        mend=f"correct it with mesh server add --replace {definition.name} …, or "
         f"mesh server remove {definition.name}",
     )
 
@@ -163,12 +170,12 @@ def list_servers(tenant: str, as_json: bool, **given: Any) -> None:
             str(row.tools),
             row.defined,
             ", ".join(row.instances),
-            row.reason,
+            row.note,
         )
         for row in found
     ]
     heads = ("SERVER", "TENANT", "STATE", "TOOLS", "DEFINED", "RUNS ON", "REASON")
-    width = len(heads) if any(row.reason for row in found) else len(heads) - 1
+    width = len(heads) if any(row.note for row in found) else len(heads) - 1
     terminal.line(terminal.table(heads[:width], [row[:width] for row in rows]))
 
 

@@ -13,7 +13,7 @@ from pathlib import Path
 import click
 
 from mesh_cli.failure import Exit, Failure
-from mesh_cli.options import with_state
+from mesh_cli.options import checked_endpoint, with_state
 from mesh_cli.plan import STDIO_SLOTS
 from mesh_cli.state import RunRecord, StateDir, require
 
@@ -27,9 +27,12 @@ _OLD_CREDENTIAL = "MCP_AUTH_TOKEN"
 @click.command(context_settings={"help_option_names": ["-h", "--help"]})
 @click.option("--tenant", default="", help="Tenant of the client (default: that of mesh up).")
 @click.option("--credential-file", default="", metavar="FILE", help="File with an API key.")
+@click.option("--endpoint", default="", metavar="NAME", help="u/<server> or v/<virtual server>.")
 @click.option("--log-level", default="warning", help="debug, info, warning or error, on stderr.")
 @with_state
-def command(tenant: str, credential_file: str, log_level: str, state: str | None) -> None:
+def command(
+    tenant: str, credential_file: str, endpoint: str, log_level: str, state: str | None
+) -> None:
     """Speak MCP on stdin and stdout; nothing else is written to stdout.
 
     Where callers need a credential it comes from --credential-file, from MESH_CREDENTIAL or
@@ -42,6 +45,8 @@ def command(tenant: str, credential_file: str, log_level: str, state: str | None
         *("--url", record.nats, "--nkey-seed-file", str(found.seed(slot)), "--instance", slot),
         *("--tenant", tenant or record.tenant, "--log-level", log_level),
     ]
+    if endpoint:
+        argv += ["--endpoint", checked_endpoint(endpoint)]
     credential_file = credential_file or _own_key(found, record)
     if credential_file:
         argv += ["--credential-file", credential_file]

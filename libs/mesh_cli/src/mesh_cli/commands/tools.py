@@ -53,6 +53,7 @@ async def list_tools(request: Request) -> list[Tool]:
 @click.option("--url", metavar="URL", help="Ask this HTTP edge instead of the bus.")
 @click.option("--token", envvar="MCP_AUTH_TOKEN", default="", help="Credential for --url.")
 @click.option("--tenant", default="", help="Tenant to list for (bus only).")
+@click.option("--endpoint", default="", metavar="NAME", help="u/<server> or v/<virtual server>.")
 @connection_options
 def command(pattern: str, as_json: bool, **given: Any) -> None:
     """List the tools a caller may use; with PATTERN those whose name contains it."""

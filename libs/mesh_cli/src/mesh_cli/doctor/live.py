@@ -115,7 +115,11 @@ async def check_upstreams(target: Target, state: StateDir) -> list[Finding]:
             rows = await server_rows(bus)
         known = {row.server for row in rows}
         unknown = sorted(_configured(state) - known)
-        return [_dead(row) for row in rows if not row.serves] + [_unknown(one) for one in unknown]
+        return [
+            *(_dead(row) for row in rows if not row.serves),
+            *(_crowded(row) for row in rows if row.hidden),
+            *(_unknown(one) for one in unknown),
+        ]
     except Failure as failure:
         return [
             Finding(
@@ -134,6 +138,15 @@ def _dead(row: ServerRow) -> Finding:
         what=f"MCP server {row.server} does not serve ({row.state}): {row.words}",
         why="its tools stay listed if they were known, and calls to them fail",
         mend=f"try its command by hand; then mesh server restart {row.server}{owner}",
+    )
+
+
+def _crowded(row: ServerRow) -> Finding:
+    return Finding(
+        check="names",
+        what=f"MCP server {row.server}, mounted without a prefix: {len(row.hidden)} tools hidden",
+        why=f"other servers have their names: {', '.join(row.hidden[:5])}",
+        mend=f"give it its prefix again, or use /mcp/u/{row.server} or a virtual server",
     )
 
 

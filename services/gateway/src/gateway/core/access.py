@@ -6,21 +6,26 @@ tenant's table that one grant can see, with each decision kept, since table and 
 """
 
 import hashlib
+from collections.abc import Iterable
 
 import msgspec
 
 from gateway.core.routing import Item, Table, Template, Tool
 from mcp_proto.contracts.tenant_auth import Grant
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.policy import Denial, permits
+from mcp_proto.names import RESULTS_PREFIX, RESULTS_SERVER
+from mcp_proto.policy import CALL_TOOLS, Denial, permits
 
 __all__ = ["View", "clip", "grant_digest"]
 
 
-def grant_digest(grant: Grant) -> str:
-    """A name for a grant: equal grants share views, and cursors are bound to it."""
+_CALLS = frozenset((CALL_TOOLS,))
+
+
+def grant_digest(grant: Grant, roles: Iterable[str] = ()) -> str:
+    """A name for a grant and roles: equal ones share views, and cursors are bound to it."""
     canonical = msgspec.json.encode(
-        (sorted(grant.permissions), sorted(grant.allow), sorted(grant.deny))
+        (sorted(grant.permissions), sorted(grant.allow), sorted(grant.deny), sorted(roles))
     )
     return hashlib.sha256(canonical).hexdigest()[:32]
 
@@ -36,6 +41,10 @@ class View:
         self._callable: dict[str, Tool] = {}
 
     def _denial(self, server: str, name: str, permission: str = "") -> Denial | None:
+        if server == RESULTS_SERVER:
+            # What a call returned belongs to its caller, whatever rules let it call.
+            own = msgspec.structs.replace(self.grant, permissions=_CALLS, allow=("*",))
+            return permits(own, server, name, permission)
         return permits(self.grant, server, name, permission)
 
     def callable_tool(self, name: str) -> Tool:
@@ -77,7 +86,12 @@ class View:
         Raises:
             MeshError: ``not_found`` with ``data.uri``, ``denied``.
         """
-        resource = self.table.resource(uri)
+        # Before the table: a stored result is read at any endpoint, and no template of a server
+        # may stand in its way.
+        if uri.startswith(RESULTS_PREFIX):
+            resource = Item(listed=uri, server=RESULTS_SERVER, name=uri, entry=b"")
+        else:
+            resource = self.table.resource(uri)
         if resource is None:
             raise MeshError(ErrorKind.NOT_FOUND, "unknown resource", data={"uri": clip(uri, 2_048)})
         denial = self._denial(resource.server, resource.name)

@@ -4,6 +4,7 @@ import msgspec
 
 from mcp_proto.convert.results import COMPLETE_HEAD
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.limits import EDGE_MESSAGE_BYTES
 from mcp_proto.members import pick, splice
 from mcp_proto.types.meta import SERVER_INFO
 
@@ -46,8 +47,16 @@ def result_of(body: bytes, server: str) -> msgspec.Raw:
 
     Raises:
         AnsweredError: it holds an error.
-        MeshError: ``upstream``, executed, when it cannot be read.
+        MeshError: ``upstream``, executed, when it cannot be read; ``too_large``, executed, when
+            no edge can give it: runners store what is, but not every server has a runner.
     """
+    if len(body) > EDGE_MESSAGE_BYTES:
+        raise MeshError(
+            ErrorKind.TOO_LARGE,
+            f"the result of server {server} exceeds {EDGE_MESSAGE_BYTES} bytes",
+            data={"server": server, "maxBytes": EDGE_MESSAGE_BYTES},
+            outcome=Outcome.EXECUTED,
+        )
     try:
         answer = _ANSWER.decode(body)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
@@ -79,7 +88,7 @@ class Signature:
         self._info = info
         self._meta = b'"_meta":{"%b":%b}' % (SERVER_INFO.encode(), info)
 
-    def sign(self, result: msgspec.Raw, server: str) -> bytes:
+    def sign(self, result: bytes | msgspec.Raw, server: str) -> bytes:
         """The result with our ``serverInfo``, the upstream's beside it, and a ``resultType``.
 
         The usual result of a server (complete, without ``_meta``) costs one concatenation.
@@ -89,7 +98,12 @@ class Signature:
         """
         data = bytes(result)
         try:
-            if b'"_meta"' not in data and b"\\u" not in data and data.startswith(COMPLETE_HEAD):
+            # On the path of every call: ``find`` takes half the time of ``in``.
+            if (
+                data.startswith(COMPLETE_HEAD)
+                and data.find(b'"_meta"') < 0
+                and data.find(b"\\u") < 0
+            ):
                 return b"%b%b,%b" % (COMPLETE_HEAD, self._meta, data[len(COMPLETE_HEAD) :])
             found = pick(data, "_meta", "resultType")
             own = {SERVER_INFO: self._info}

@@ -16,14 +16,19 @@ from enum import StrEnum
 
 import msgspec
 
+from gateway.core.abilities import extensions_of
 from gateway.core.access import View
+from gateway.core.answers import UPSTREAM_INFO
+from gateway.core.caching import DISCOVER, merged_ttl_ms
+from gateway.core.routing import Offer
+from gateway.core.search_tools import ToolsMode, hint, tool_entries
 from mcp_proto.convert.results import COMPLETE_HEAD
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import CURSOR_CHARS_MAX
-from mcp_proto.types.meta import SERVER_INFO
+from mcp_proto.types.meta import SERVER_INFO, TASKS_EXTENSION
 from mcp_proto.versions import MODERN
 
-__all__ = ["INSTRUCTIONS_CHARS_MAX", "ListKind", "Listing", "Lists", "ServerFacts"]
+__all__ = ["INSTRUCTIONS_CHARS_MAX", "Front", "ListKind", "Listing", "Lists", "ServerFacts"]
 
 INSTRUCTIONS_CHARS_MAX = 8_192
 """Merged instructions: clients put them into a model's context, so they are bounded."""
@@ -49,6 +54,7 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
         instructions: text before the instructions of the servers.
         page_size: entries per page.
         ttl_ms: how long a client may keep a list without asking; 0 = not at all.
+        tools: what the list of tools holds, where an endpoint does not say otherwise.
     """
 
     name: str
@@ -56,10 +62,32 @@ class ServerFacts(msgspec.Struct, frozen=True, kw_only=True):
     instructions: str = ""
     page_size: int = 500
     ttl_ms: int = 0
+    tools: ToolsMode = ToolsMode.FULL
 
     def info(self) -> dict[str, str]:
         """The ``Implementation`` object."""
         return {"name": self.name, "version": self.version}
+
+
+class Front(msgspec.Struct, frozen=True, kw_only=True):
+    """How an endpoint presents itself where it is not the sum of all servers.
+
+    Attributes:
+        exact: claim the lists only of what its servers have.
+        instructions: its own text; None = that of the gateway and every visible server.
+        upstream: the ``Implementation`` object of the one server behind it; b"{}" = none.
+        about: members added to ``serverInfo`` (``title``, ``description``).
+        tools: what its list of tools holds; None = as the gateway's configuration says.
+    """
+
+    exact: bool = False
+    instructions: str | None = None
+    upstream: bytes = b"{}"
+    about: dict[str, str] = {}
+    tools: ToolsMode | None = None
+
+
+_MERGED = Front()
 
 
 class Listing:
@@ -140,9 +168,13 @@ class Listing:
 class Lists:
     """All lists of one view, and what a handshake says about it; made on first use."""
 
-    def __init__(self, view: View, facts: ServerFacts) -> None:
+    def __init__(self, view: View, facts: ServerFacts, front: Front = _MERGED) -> None:
         self.view = view
         self._facts = facts
+        self._front = front
+        self.tools_mode = front.tools or facts.tools
+        self.searchable = self.tools_mode is not ToolsMode.FULL
+        """Whether the search tools are served here."""
         self._listings: dict[ListKind, Listing] = {}
         self._discover: bytes | None = None
 
@@ -155,7 +187,7 @@ class Lists:
                 self._entries(kind),
                 binding=self.view.binding,
                 size=self._facts.page_size,
-                tail=self._tail(),
+                tail=self._tail(kind.value),
             )
         return known
 
@@ -163,7 +195,7 @@ class Lists:
         view = self.view
         match kind:
             case ListKind.TOOLS:
-                return [(one.listed, one.entry) for one in view.tools()]
+                return tool_entries(self.tools_mode, view.tools)
             case ListKind.PROMPTS:
                 return [(one.listed, one.entry) for one in view.prompts()]
             case ListKind.RESOURCES:
@@ -172,10 +204,18 @@ class Lists:
                 # Two servers may list one template: the key keeps their order and cursors apart.
                 return [(f"{one.listed}\0{one.server}", one.entry) for one in view.templates()]
 
-    def _tail(self) -> bytes:
-        meta = msgspec.json.encode({SERVER_INFO: self._facts.info()})
-        # Private: what a list holds depends on tenant and grant.
-        return b',"ttlMs":%d,"cacheScope":"private","_meta":%s}' % (self._facts.ttl_ms, meta)
+    def _tail(self, what: str) -> bytes:
+        known: dict[str, object] = {SERVER_INFO: self._facts.info() | self._front.about}
+        if self._front.upstream != b"{}":
+            known[UPSTREAM_INFO] = msgspec.Raw(self._front.upstream)
+        meta = msgspec.json.encode(known)
+        ttl_ms = merged_ttl_ms(self._shown(), what, self._facts.ttl_ms)
+        return b',"ttlMs":%d,"cacheScope":"private","_meta":%s}' % (ttl_ms, meta)
+
+    def _shown(self) -> list[Offer]:
+        visible = self._visible()
+        offers = self.view.table.offers
+        return [one for one in offers if self._front.exact or one.server in visible]
 
     def discover(self) -> bytes:
         """Result of ``server/discover``: also the source of an ``initialize`` result."""
@@ -184,11 +224,16 @@ class Lists:
                 {
                     "supportedVersions": [MODERN.value],
                     "capabilities": self._capabilities(),
-                    "instructions": self._instructions(),
+                    "instructions": hint(self.tools_mode) + self._instructions(),
                 }
             )
-            self._discover = COMPLETE_HEAD + body[1:-1] + self._tail()
+            self._discover = COMPLETE_HEAD + body[1:-1] + self._tail(DISCOVER)
         return self._discover
+
+    @property
+    def empty(self) -> bool:
+        """Whether the view shows nothing at all."""
+        return not self._visible()
 
     def _visible(self) -> frozenset[str]:
         view = self.view
@@ -198,25 +243,26 @@ class Lists:
             for one in group
         )
 
-    def _capabilities(self) -> dict[str, object]:
-        visible = self._visible()
-        offered = {
-            name
-            for one in self.view.table.offers
-            if one.server in visible
-            for name in one.capabilities
-        }
-        # The three lists are always served and watched, whoever comes and goes behind them;
-        # resource subscriptions are not relayed and so not promised.
-        capabilities: dict[str, object] = {
-            "tools": {"listChanged": True},
-            "resources": {"listChanged": True},
-            "prompts": {"listChanged": True},
+    def _capabilities(self) -> dict[str, dict[str, object]]:
+        shown, exact = self._shown(), self._front.exact
+        offered = {name for one in shown for name in one.capabilities}
+        # The three lists are always served and watched, whoever comes and goes behind them.
+        capabilities: dict[str, dict[str, object]] = {
+            name: {"listChanged": True}
+            for name in ("tools", "resources", "prompts")
+            if not exact or name in offered or self._entries(ListKind(name))
         }
         capabilities.update({name: {} for name in ("completions", "logging") if name in offered})
+        if "resources" in capabilities and any(one.abilities.subscribe for one in shown):
+            capabilities["resources"]["subscribe"] = True
+        # Any tool can run as a task of the mesh, whatever its server knows of tasks.
+        relayed = extensions_of(one.abilities for one in shown)
+        capabilities["extensions"] = {TASKS_EXTENSION: {}, **relayed}
         return capabilities
 
     def _instructions(self) -> str:
+        if self._front.instructions is not None:
+            return self._front.instructions[:INSTRUCTIONS_CHARS_MAX]
         visible = self._visible()
         parts = [self._facts.instructions] if self._facts.instructions else []
         parts += [

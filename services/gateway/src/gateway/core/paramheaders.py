@@ -1,10 +1,8 @@
 """``Mcp-Param-*``: arguments that a tool's schema mirrors into HTTP headers, checked at the rim.
 
-Only tools whose schema carries ``x-mcp-header`` pay for it; for all others arguments stay bytes.
-Rules: MCP 2026-07-28, "Streamable HTTP", custom headers from tool parameters.
+Which arguments those are is read by ``mcp_proto.param_headers``, as for upstream servers.
 """
 
-import re
 from collections.abc import Mapping
 from typing import Any
 
@@ -12,63 +10,9 @@ import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.header_values import decode_value
+from mcp_proto.param_headers import PREFIX, ParamHeader, param_headers
 
 __all__ = ["PREFIX", "ParamHeader", "check", "param_headers"]
-
-PREFIX = "mcp-param-"
-SCHEMA_DEPTH_MAX = 16
-"""Nesting of ``properties`` searched for annotations; deeper ones are not mirrored by anyone."""
-
-_MARK = b'"x-mcp-header"'
-_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
-_TYPES = frozenset({"string", "integer", "boolean"})
-
-
-class ParamHeader(msgspec.Struct, frozen=True):
-    """One annotated argument: lower-case header name, path in the arguments, JSON type."""
-
-    header: str
-    path: tuple[str, ...]
-    type: str
-
-
-def param_headers(definition: msgspec.Raw | bytes) -> tuple[ParamHeader, ...]:
-    """The annotated arguments of a tool; () for nearly every tool, without decoding it.
-
-    A schema with one invalid annotation counts as having none: clients must drop such a tool,
-    so what they send for it cannot be judged.
-    """
-    if _MARK not in bytes(definition):
-        return ()
-    try:
-        schema: Any = msgspec.json.decode(definition).get("inputSchema")
-    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError, AttributeError):
-        return ()
-    found: list[ParamHeader] = []
-    if not _collect(schema, (), found):
-        return ()
-    names = {one.header for one in found}
-    return tuple(found) if len(names) == len(found) else ()
-
-
-def _collect(schema: Any, path: tuple[str, ...], found: list[ParamHeader]) -> bool:
-    if not isinstance(schema, dict) or len(path) > SCHEMA_DEPTH_MAX:
-        return True
-    properties: Any = schema.get("properties")
-    if not isinstance(properties, dict):
-        return True
-    for name, inner in properties.items():
-        if not isinstance(inner, dict):
-            continue
-        mark: Any = inner.get("x-mcp-header")
-        if mark is not None:
-            valid = isinstance(mark, str) and _TOKEN.fullmatch(mark) and inner.get("type") in _TYPES
-            if not valid:
-                return False
-            found.append(ParamHeader(PREFIX + mark.lower(), (*path, name), inner["type"]))
-        if not _collect(inner, (*path, name), found):
-            return False
-    return True
 
 
 def check(

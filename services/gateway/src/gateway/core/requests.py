@@ -27,6 +27,7 @@ class ModernRequest(msgspec.Struct, frozen=True, gc=False):
         edge: where it came in, for metrics: ``http``, ``tcp``, ``stdio``, ``bus``.
         timeout_s: budget the caller asks for, in seconds; 0 = the default.
         target: ``params.name`` or ``params.uri`` where the edge has read it already; "" = not.
+        endpoint: where it was sent: "" = everything, ``u/<server>``, ``v/<virtual>``.
     """
 
     method: str
@@ -35,6 +36,7 @@ class ModernRequest(msgspec.Struct, frozen=True, gc=False):
     edge: str
     timeout_s: float = 0.0
     target: str = ""
+    endpoint: str = ""
 
 
 def text_of(raw: msgspec.Raw, name: str) -> str:

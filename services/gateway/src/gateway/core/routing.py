@@ -4,9 +4,9 @@ An ``Offer`` is everything one server has, renamed once and shared by all tenant
 what one tenant can reach, with reverse maps. Both are rebuilt when a catalogue changes and never
 change themselves, so a call reads them without a lock and a decision may be cached with them.
 
-Names: bare for built-in toolsets, ``server__tool`` for every other server, and the alias
-``server:tool`` on input for all. Not here: who may use what (``access``), what a list looks like
-(``merge``).
+Names: bare for built-in toolsets and servers mounted without a prefix, ``server__tool`` for every
+other server, and the alias ``server:tool`` on input for all. Not here: who may use what
+(``access``), what a list looks like (``merge``).
 """
 
 from collections.abc import Iterable
@@ -14,17 +14,25 @@ from urllib.parse import quote
 
 import msgspec
 
+from gateway.core.abilities import Abilities, read_abilities
+from gateway.core.apps import relinked_app
 from gateway.core.paramheaders import ParamHeader, param_headers
 from gateway.core.templates import UriPattern, uri_pattern
+from gateway.core.toolargs import ArgumentRules
 from mcp_proto import subjects
 from mcp_proto.contracts.registry import Catalog
+from mcp_proto.contracts.tasks import TASK_META, policy_of
 from mcp_proto.limits import TOOLS_PER_TENANT_MAX
 from mcp_proto.names import listed_name
+from mcp_proto.types.meta import SKILLS_EXTENSION, TASKS_EXTENSION
 
-__all__ = ["Item", "Offer", "Table", "Template", "Tool", "offer"]
+__all__ = ["Item", "Offer", "Table", "Template", "Tool", "offer", "renamed"]
 
 URI_CHARS_MAX = 4_096
 """Longest resource URI matched against templates: the match is linear, the bound keeps it small."""
+
+BUILT_IN, PREFIXED, MOUNTED = 0, 1, 2
+"""Ranks: a name must not change because a server without a prefix arrives."""
 
 _NO_TEXT = frozenset({b"", b"null", b'""'})
 _MEMBERS = msgspec.json.Decoder(dict[str, msgspec.Raw])
@@ -49,7 +57,8 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
     """A tool of one server.
 
-    ``permission`` "" = the tool rules alone decide; ``timeout_s`` 0 = the gateway's default.
+    ``permission`` "" = the tool rules alone decide; ``timeout_s`` 0 = the gateway's default;
+    ``arguments`` is what a virtual server fixes of them.
     """
 
     listed: str
@@ -59,6 +68,9 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
     entry: bytes
     headers: tuple[ParamHeader, ...] = ()
     timeout_s: float = 0.0
+    task: str = "optional"
+    own_tasks: bool = False
+    arguments: ArgumentRules | None = None
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
@@ -73,7 +85,8 @@ class Template(msgspec.Struct, frozen=True, kw_only=True):
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
     """Everything one server offers, as it is listed.
 
-    ``capabilities`` are the names of the server's capabilities.
+    ``capabilities`` are the names of the server's capabilities, ``server_info`` its own
+    ``Implementation`` object; where names collide, those of the lowest ``rank`` stay.
     """
 
     server: str
@@ -84,19 +97,28 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: frozenset[str]
     instructions: str
     unreadable: int
+    server_info: bytes = b"{}"
+    rank: int = PREFIXED
+    tenant: str = subjects.PLATFORM
+    abilities: Abilities = Abilities()
+    ttls_ms: dict[str, int] = {}
 
 
 def offer(catalog: Catalog) -> Offer:
     """Rename a catalogue for the lists; entries that cannot be read are left out and counted."""
     server = catalog.server
     unreadable = 0
+    own_tasks = TASKS_EXTENSION.encode() in bytes(catalog.capabilities)
     tools: list[Tool] = []
     for tool in catalog.tools:
         name = listed_name(server, tool.name) if catalog.prefixed else tool.name
-        entry = _renamed(tool.definition, "name", name, describe=f"{tool.name} of {server}")
+        entry = renamed(tool.definition, "name", name, describe=f"{tool.name} of {server}")
         if entry is None:
             unreadable += 1
             continue
+        policy = policy_of(catalog.tasks, tool.name)
+        if policy != "optional":
+            entry = _with_policy(entry, policy)
         tools.append(
             Tool(
                 listed=name,
@@ -106,6 +128,8 @@ def offer(catalog: Catalog) -> Offer:
                 entry=entry,
                 headers=param_headers(tool.definition),
                 timeout_s=catalog.timeout_s,
+                task=policy,
+                own_tasks=own_tasks,
             )
         )
     prompts = _items(server, catalog.prompts, "name", prefixed=catalog.prefixed)
@@ -121,6 +145,11 @@ def offer(catalog: Catalog) -> Offer:
         capabilities=_keys(catalog.capabilities),
         instructions=catalog.instructions,
         unreadable=unreadable + given - len(prompts) - len(resources) - len(templates),
+        server_info=bytes(catalog.server_info),
+        rank=PREFIXED if catalog.prefixed else MOUNTED if catalog.mounted else BUILT_IN,
+        tenant=catalog.tenant,
+        abilities=read_abilities(catalog.capabilities),
+        ttls_ms=catalog.ttls_ms,
     )
 
 
@@ -129,50 +158,95 @@ class Table:
 
     Where two servers have one URI, the first by server name keeps it and the others are listed
     as ``mesh://{server}/{escaped URI}``; a tool or prompt name that is taken is left out and
-    counted in ``hidden``, which only an over-long or odd name can cause.
+    counted in ``hidden``. Built-in names come first, then prefixed ones, which only an over-long
+    or odd name can take from each other, then those of servers mounted without a prefix.
+
+    Args:
+        tenant: whose table.
+        offers: servers.
+        aliases: False = no ``server:tool``; where one tool stands twice, it would name either.
+        barred: URIs that no template reaches.
     """
 
-    def __init__(self, tenant: str, offers: Iterable[Offer]) -> None:
+    def __init__(
+        self,
+        tenant: str,
+        offers: Iterable[Offer],
+        *,
+        aliases: bool = True,
+        barred: frozenset[str] = frozenset(),
+    ) -> None:
         self.tenant = tenant
+        self._aliases = aliases
+        self._barred = barred
         self.offers = tuple(sorted(offers, key=lambda one: one.server))
         self.tools: dict[str, Tool] = {}
         self.prompts: dict[str, Item] = {}
         self.resources: dict[str, Item] = {}
         self.templates: list[Template] = []
+        self.relisted: dict[str, dict[str, str]] = {}
+        """By server: its URIs that are listed under another one → that one."""
+        self.skilled = any(SKILLS_EXTENSION in one.abilities.extensions for one in self.offers)
+        """Whether any server has skills, whose files need not be listed."""
         self.hidden = 0
         self._tool_pairs: dict[str, Tool] = {}
         self._prompt_pairs: dict[str, Item] = {}
         self._subjects: dict[str, str] = {}
+        for one in sorted(self.offers, key=lambda one: one.rank):
+            self._add_names(one)
         for one in self.offers:
-            self._add(one)
+            self._add_uris(one)
+        if self.relisted:
+            self._relink_apps()
         # The most literal template wins, so that a catch-all of one server hides no other.
         self.templates.sort(key=lambda one: (-one.pattern.literal_chars, one.listed, one.server))
 
-    def _add(self, one: Offer) -> None:
+    def _add_names(self, one: Offer) -> None:
         for tool in one.tools:
             if len(self.tools) >= TOOLS_PER_TENANT_MAX or tool.listed in self.tools:
                 self.hidden += 1
                 continue
             self.tools[tool.listed] = tool
-            self._tool_pairs[f"{tool.server}:{tool.name}"] = tool
+            if self._aliases:
+                self._tool_pairs[f"{tool.server}:{tool.name}"] = tool
         for prompt in one.prompts:
             if prompt.listed in self.prompts:
                 self.hidden += 1
                 continue
             self.prompts[prompt.listed] = prompt
-            self._prompt_pairs[f"{prompt.server}:{prompt.name}"] = prompt
+            if self._aliases:
+                self._prompt_pairs[f"{prompt.server}:{prompt.name}"] = prompt
+
+    def _add_uris(self, one: Offer) -> None:
         for resource in one.resources:
             uri = resource.listed
             if uri in self.resources:
                 uri = f"mesh://{one.server}/{quote(uri, safe='')}"
-                entry = _renamed(resource.entry, "uri", uri)
+                entry = renamed(resource.entry, "uri", uri)
                 if entry is None or uri in self.resources:
                     self.hidden += 1
                     continue
                 self.resources[uri] = msgspec.structs.replace(resource, listed=uri, entry=entry)
             else:
                 self.resources[uri] = resource
+            if uri != resource.name:
+                self.relisted.setdefault(one.server, {})[resource.name] = uri
         self.templates.extend(one.templates)
+
+    def _relink_apps(self) -> None:
+        """A tool that names a resource of its server names it as it is listed."""
+        for name, tool in self.tools.items():
+            names = self.relisted.get(tool.server)
+            entry = relinked_app(tool.entry, names) if names else tool.entry
+            if entry is not tool.entry:
+                made = self.tools[name] = msgspec.structs.replace(tool, entry=entry)
+                if self._aliases:
+                    self._tool_pairs[f"{tool.server}:{tool.name}"] = made
+
+    @property
+    def vacant(self) -> bool:
+        """Whether nothing at all is in it."""
+        return not (self.tools or self.prompts or self.resources or self.templates)
 
     def tool(self, name: str) -> Tool | None:
         """Find a tool by listed name, bare name or ``server:tool``."""
@@ -187,7 +261,7 @@ class Table:
         known = self.resources.get(uri)
         if known is not None:
             return known
-        if len(uri) > URI_CHARS_MAX:
+        if len(uri) > URI_CHARS_MAX or uri in self._barred:
             return None
         for template in self.templates:
             if template.pattern.matches(uri):
@@ -220,7 +294,7 @@ def _items(
         if name is None:
             continue
         listed = listed_name(server, name) if prefixed else name
-        entry = _renamed(raw, key, listed)
+        entry = renamed(raw, key, listed)
         if entry is not None:
             found.append(Item(listed=listed, server=server, name=name, entry=entry))
     return tuple(found)
@@ -247,7 +321,7 @@ def _text(raw: msgspec.Raw, key: str) -> str | None:
     return text or None
 
 
-def _renamed(raw: msgspec.Raw | bytes, key: str, value: str, *, describe: str = "") -> bytes | None:
+def renamed(raw: msgspec.Raw | bytes, key: str, value: str, *, describe: str = "") -> bytes | None:
     """``raw`` with ``key`` set to ``value``, all else byte for byte; None if it is no object."""
     try:
         members = _MEMBERS.decode(raw)
@@ -256,6 +330,18 @@ def _renamed(raw: msgspec.Raw | bytes, key: str, value: str, *, describe: str = 
     members[key] = msgspec.Raw(msgspec.json.encode(value))
     if describe and bytes(members.get("description", b"")) in _NO_TEXT:
         members["description"] = msgspec.Raw(msgspec.json.encode(describe))
+    return msgspec.json.encode(members)
+
+
+def _with_policy(entry: bytes, policy: str) -> bytes:
+    """Say in the list how a tool runs, where that is not as usual: edges and people read it."""
+    members = _MEMBERS.decode(entry)
+    try:
+        meta = _MEMBERS.decode(members.get("_meta", msgspec.Raw(b"{}")))
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        meta = {}
+    meta[TASK_META] = msgspec.Raw(msgspec.json.encode(policy))
+    members["_meta"] = msgspec.Raw(msgspec.json.encode(meta))
     return msgspec.json.encode(members)
 
 

@@ -7,8 +7,9 @@ import msgspec
 
 from mcp_proto import codec
 from mcp_proto.convert.errors import Peer, render_error
-from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.jsonrpc import BATCH_ITEMS_MAX
+from mcp_proto.limits import RESULT_BYTES_MAX
 
 __all__ = ["AT_ONCE", "NOT_IN_BATCH", "Item", "run_batch"]
 
@@ -55,13 +56,23 @@ async def run_batch(
             ErrorKind.PARAMS, f"a batch holds 1 to {BATCH_ITEMS_MAX} calls, not {len(items)}"
         )
     places = asyncio.Semaphore(AT_ONCE)
+    room = RESULT_BYTES_MAX
 
     async def one(index: int, item: Item) -> bytes:
+        nonlocal room
         async with places:
             try:
                 if item.method in NOT_IN_BATCH:
                     raise MeshError(ErrorKind.REQUEST, f"{item.method} is not for batches")
-                return b'{"result":%b}' % await serve(index, item)
+                result = await serve(index, item)
+                if len(result) > room:
+                    raise MeshError(
+                        ErrorKind.TOO_LARGE,
+                        "the results of the batch are larger than one message; call it alone",
+                        outcome=Outcome.EXECUTED,
+                    )
+                room -= len(result)
+                return b'{"result":%b}' % result
             except MeshError as error:
                 failed = render_error(error, Peer.LEGACY_TCP, method=item.method)
                 return b'{"error":%b}' % codec.encode(failed)

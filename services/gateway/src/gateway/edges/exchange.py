@@ -42,7 +42,17 @@ class Refused(Exception):  # noqa: N818 - an answer, not a fault
 class Exchange:
     """One request and the way to answer it."""
 
-    __slots__ = ("_cycle", "_receive", "connection", "cors", "heads", "method", "path", "send")
+    __slots__ = (
+        "_cycle",
+        "_receive",
+        "connection",
+        "cors",
+        "endpoint",
+        "heads",
+        "method",
+        "path",
+        "send",
+    )
 
     def __init__(
         self, scope: Scope, receive: Receive, send: Send, heads: dict[bytes, bytes]
@@ -52,6 +62,8 @@ class Exchange:
         self.heads = heads
         self.send = send
         self.connection: HttpConnection = scope[STATE]
+        self.endpoint = ""
+        """Endpoint of a request behind ``/mcp/``; "" = ``/mcp`` itself."""
         self.cors: Headers = ()
         """Headers for a browser client, on every answer."""
         self._receive = receive
@@ -143,7 +155,7 @@ class Exchange:
         wait_s = refused.error.retry_after_s
         if refused.status in {429, 503} and wait_s is not None:
             headers.append((b"retry-after", b"%d" % max(1, round(wait_s))))
-        if self.path in MCP_PATHS:
+        if self.path in MCP_PATHS or self.path.startswith("/mcp/"):
             body = encode_error(request_id, refused.error)
         else:
             body = msgspec.json.encode({"error": refused.error.to_object()})

@@ -19,7 +19,9 @@ from gateway.edges.mcp_http import McpRoute
 from gateway.edges.plain_http import PlainRoutes
 from gateway.edges.sse import Headers, Send
 from gateway.identity import Caller
+from gateway.peers import Peers
 from gateway.sessions import Sessions
+from mcp_proto.endpoints import of_path as endpoint_of
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.health import Health
 from mesh_chassis.metrics import Metrics
@@ -40,6 +42,7 @@ class HttpEdge:
         *,
         backend: HttpBackend,
         sessions: Sessions,
+        peers: Peers,
         health: Health,
         metrics: Metrics,
         draining: Callable[[], bool] = lambda: False,
@@ -53,7 +56,7 @@ class HttpEdge:
         )
         self._cors = frozenset(origin.lower().rstrip("/") for origin in http.cors_origins)
         self._backend = backend
-        self._mcp = McpRoute(backend=backend, sessions=sessions, limits=config.limits)
+        self._mcp = McpRoute(backend=backend, sessions=sessions, limits=config.limits, peers=peers)
         self._plain = PlainRoutes(
             backend=backend, health=health, metrics=metrics, limits=config.limits
         )
@@ -113,6 +116,9 @@ class HttpEdge:
                 return
         path = exchange.path
         if path in MCP_PATHS:
+            await self._mcp.serve(exchange, await self._caller(exchange))
+        elif (endpoint := endpoint_of(path)) is not None:
+            exchange.endpoint = endpoint
             await self._mcp.serve(exchange, await self._caller(exchange))
         elif path.startswith("/tools/"):
             await self._plain.call_tool(exchange, await self._caller(exchange))

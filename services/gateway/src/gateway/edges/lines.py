@@ -12,12 +12,17 @@ from collections.abc import Awaitable, Callable, Coroutine
 
 import msgspec
 
-from gateway.backend import Backend, Changed, Stop
+from gateway.backend import Backend
 from gateway.core import eras
-from gateway.core.merge import ListKind
+from gateway.core.core_tasks import older_list, wants_task
+from gateway.core.endpoints import asked_of
 from gateway.core.requests import ModernRequest
+from gateway.core.sealed_state import may_ask
 from gateway.edges.admission import Gate
 from gateway.edges.batches import NOT_IN_BATCH, Item, run_batch
+from gateway.edges.legacy_sessions import owner_of, stamp_of
+from gateway.edges.line_client import LineInputs
+from gateway.edges.linelistens import LineListens
 from gateway.edges.linewriter import LineTransport, LineWriter
 from gateway.identity import Caller
 from mcp_proto import codec
@@ -27,8 +32,9 @@ from mcp_proto.convert.results import to_legacy_result
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.framing import Event, Line, LineFramer
 from mcp_proto.jsonrpc import Notification, Request, RequestId
+from mcp_proto.limits import INPUT_S
 from mcp_proto.request_meta import is_enveloped, meta_of
-from mcp_proto.session import INITIALIZED_METHODS, LegacySession, SessionOwner, SessionState
+from mcp_proto.session import LegacySession, SessionState
 from mcp_proto.streams import StreamEra, StreamKind
 from mcp_proto.versions import Feature, Revision, has
 from mesh_chassis.clock import SYSTEM, Clock
@@ -66,6 +72,8 @@ class LineConnection:
         backend: what stands behind the edge.
         gate: limits of this connection.
         credential: credential of the whole connection (stdio); "" = none yet.
+        endpoint: endpoint of the whole connection; ``initialize`` may choose another.
+        input_s: how long an old client may take for an answer to a server, in seconds.
         clock: the clock.
     """
 
@@ -77,14 +85,19 @@ class LineConnection:
         backend: Backend,
         gate: Gate,
         credential: str = "",
+        endpoint: str = "",
+        input_s: float = INPUT_S,
         clock: Clock = SYSTEM,
     ) -> None:
+        self._endpoint = endpoint
         self._kind = kind
         self._tcp = kind is StreamKind.TCP
         self._edge = kind.value
         self._writer = LineWriter(transport)
         self._send = self._writer.send
+        self._modern_notice = eras.modern_notices(self._writer.notice)
         self._backend = backend
+        self._inputs = LineInputs(backend.dispatch, self._send, wait_s=input_s)
         self._gate = gate
         gate.shed = self.refuse
         self._credential = credential
@@ -95,9 +108,10 @@ class LineConnection:
         self._era = StreamEra(kind, self._session)
         self._stamp = EnvelopeStamp()
         self._running: dict[_Key, asyncio.Task[None]] = {}
-        self._listens: dict[RequestId | None, Changed] = {}
-        self._stops: list[Stop] = []
-        self._listener: Caller | None = None
+        self._listens = LineListens(
+            backend, send=self._send, notice=self._writer.notice, on_cut=self._on_cut
+        )
+        self._listens.endpoint = endpoint
         self._ending = False
         self.opened = self.heard = clock.monotonic()
         """When the connection opened, and when it last sent a byte (monotonic seconds)."""
@@ -108,6 +122,8 @@ class LineConnection:
             "initialize": self._initialize,
             "ping": self._ping,
             "logging/setLevel": self._set_level,
+            "resources/subscribe": self._subscribe,
+            "resources/unsubscribe": self._unsubscribe,
         }
         if self._tcp:
             self._methods |= {"authenticate": self._authenticate, "batch": self._batch}
@@ -132,13 +148,14 @@ class LineConnection:
         """The peer will send no more: finish what runs, answer, then close."""
         self._take(self._framer.eof())
         self._ending = True
-        self._drop_listens()
+        self._inputs.gone()
+        self._listens.drop()
         self._close_when_done()
 
     def lost(self) -> None:
         """The connection is gone: cancel what runs, nobody can be answered."""
         self._writer.gone = True
-        self._drop_listens()
+        self._listens.drop()
         for task in tuple(self._running.values()):
             task.cancel()
 
@@ -158,11 +175,7 @@ class LineConnection:
             timeout_s: longest wait for running requests; then they are answered as lost.
         """
         self._ending = True
-        for request_id in tuple(one for one in self._listens if one is not None):
-            self._end_listen(request_id)
-            self._send(codec.encode_response(request_id, eras.listen_result(request_id)))
-            body = b'{"requestId":%b}' % codec.encode(request_id)
-            self._send(codec.encode_notification("notifications/cancelled", body))
+        self._listens.finish()
         if self._running:
             await asyncio.wait(tuple(self._running.values()), timeout=timeout_s)
         for request_id, task in tuple(self._running.items()):
@@ -173,7 +186,7 @@ class LineConnection:
                 codec.encode_error(None if isinstance(request_id, _Internal) else request_id, lost)
             )
             task.cancel()
-        self._drop_listens()
+        self._listens.drop()
         self._writer.close()
 
     def refuse(self, error: MeshError) -> None:
@@ -207,7 +220,8 @@ class LineConnection:
                 self._request(message)
             elif isinstance(message, Notification):
                 self._notification(message)
-            # Answers: nothing was asked of this peer, so there is nothing to answer.
+            else:
+                self._inputs.take(message)
         except MeshError as error:
             self._send(self._failed(error.request_id, error))
 
@@ -272,21 +286,34 @@ class LineConnection:
         admitted = self._era.admit(request)
         if admitted.meta is not None:
             if request.method == "subscriptions/listen":
-                await self._listen(request)
+                await self._listens.listen(request, await self._caller(request))
                 return None
             caller = await self._caller(request)
-            modern = ModernRequest(request.method, request.params, admitted.meta, self._edge)
-            return await self._backend.dispatch(modern, caller, self._writer.notice)
+            modern = ModernRequest(
+                request.method,
+                request.params,
+                admitted.meta,
+                self._edge,
+                endpoint=self._endpoint,
+            )
+            return await self._backend.dispatch(modern, caller, self._modern_notice)
         own = self._methods.get(request.method)
         if own is not None:
             return await own(request)
         caller = await self._caller(request)
         params = self._stamp.stamp(request.params)
-        modern = ModernRequest(request.method, params, meta_of(params), self._edge)
-        result = await self._backend.dispatch(modern, caller, self._writer.notice)
-        revision = admitted.revision
+        modern = ModernRequest(
+            request.method, params, meta_of(params), self._edge, endpoint=self._endpoint
+        )
+        notice, revision = self._writer.notice, admitted.revision
+        if has(revision, Feature.CORE_TASKS) and wants_task(request.method, request.params):
+            return await self._inputs.serve_task(modern, caller, notice, revision)
+        result = await self._backend.dispatch(modern, caller, notice)
+        if may_ask(result):
+            result = await self._inputs.complete(result, modern, caller, notice, revision)
         flat = self._tcp and revision is Revision.R2024_11_05
-        return to_legacy_result(request.method, result, revision, flat=flat)
+        data = to_legacy_result(request.method, result, revision, flat=flat)
+        return older_list(request.method, data, revision)
 
     async def _caller(self, request: Request) -> Caller:
         tenant = request.tenant_id if isinstance(request.tenant_id, str) else ""
@@ -299,14 +326,20 @@ class LineConnection:
 
     async def _initialize(self, request: Request) -> bytes:
         caller = await self._caller(request)
-        owner = _owner(caller)
+        if self._session.state is SessionState.FRESH:
+            self._endpoint = asked_of(request.params) or self._endpoint
+        owner = owner_of(caller)
         record = self._session.initialize(request.params, owner, self._clock.now_ms())
         self._restamp()
         discover = await self._backend.dispatch(
-            ModernRequest("server/discover", b"{}", meta_of(b""), self._edge), caller
+            ModernRequest(
+                "server/discover", b"{}", meta_of(b""), self._edge, endpoint=self._endpoint
+            ),
+            caller,
         )
         if not self._ending:
-            self._begin_listen(None, caller, self._lists_changed)
+            self._listens.endpoint = self._endpoint
+            self._listens.begin_old(caller)
         return eras.initialize_result(discover, Revision(record.revision))
 
     async def _ping(self, _request: Request) -> bytes:
@@ -317,6 +350,14 @@ class LineConnection:
     async def _set_level(self, request: Request) -> bytes:
         self._session.set_level(request.params)
         self._restamp()
+        return b"{}"
+
+    async def _subscribe(self, request: Request) -> bytes:
+        await self._listens.subscribe(eras.resource_uri(request.params))
+        return b"{}"
+
+    async def _unsubscribe(self, request: Request) -> bytes:
+        self._listens.unsubscribe(eras.resource_uri(request.params))
         return b"{}"
 
     async def _authenticate(self, request: Request) -> bytes:
@@ -330,7 +371,7 @@ class LineConnection:
         caller = await self._backend.caller(token, tenant)
         eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
         if self._session.state is not SessionState.FRESH and not self._session.record.belongs_to(
-            _owner(caller)
+            owner_of(caller)
         ):
             raise MeshError(ErrorKind.REQUEST, "the session belongs to another principal")
         self._credential = token
@@ -345,7 +386,7 @@ class LineConnection:
 
     def _restamp(self) -> None:
         record = self._session.record
-        self._stamp = EnvelopeStamp(record.capabilities, record.client_info, record.log_level)
+        self._stamp = stamp_of(record, self._session.revision)
 
     # Many in one ----------------------------------------------------------------------------
 
@@ -373,6 +414,8 @@ class LineConnection:
                 replies.append(await self._array_item(message))
             elif isinstance(message, Notification):
                 self._notification(message)
+            else:
+                self._inputs.take(message)
         return b"[" + b",".join(replies) + b"]" if replies else None
 
     async def _array_item(self, request: Request) -> bytes:
@@ -393,63 +436,14 @@ class LineConnection:
             except (msgspec.DecodeError, UnicodeDecodeError):
                 return
             if request_id in self._listens:
-                self._end_listen(request_id)
+                self._listens.end(request_id)
             task = self._running.get(request_id)
             if task is not None:
                 task.cancel()
-        elif message.method in INITIALIZED_METHODS:
-            return  # requests are served with or without it
+        elif message.method == "notifications/progress":
+            self._inputs.take(message)
 
-    # Changed lists --------------------------------------------------------------------------
-
-    async def _listen(self, request: Request) -> None:
-        caller = await self._caller(request)
-        wanted = eras.listen_filter(request.params)
-        request_id = request.id
-
-        def changed(kinds: frozenset[ListKind]) -> None:
-            for notice in eras.notices(kinds, wanted, request_id):
-                self._send(notice)
-
-        self._begin_listen(request_id, caller, changed)
-        self._send(eras.acknowledged(wanted, request_id))
-
-    def _lists_changed(self, kinds: frozenset[ListKind]) -> None:
-        """An old client hears of everything, without asking."""
-        for notice in eras.notices(kinds):
-            self._send(notice)
-
-    def _begin_listen(self, key: RequestId | None, caller: Caller, changed: Changed) -> None:
-        self._listens[key] = changed
-        try:
-            self._attach(caller)
-        except MeshError:
-            del self._listens[key]
-            raise
-
-    def _end_listen(self, key: RequestId | None) -> None:
-        if self._listens.pop(key, None) is not None and self._listener is not None:
-            self._attach(self._listener)
-
-    def _drop_listens(self) -> None:
-        self._listens.clear()
-        self._detach()
-
-    def _attach(self, caller: Caller) -> None:
-        """Hear of changes for every listen, as ``caller`` sees them."""
-        self._detach()
-        for changed in self._listens.values():
-            self._stops.append(self._backend.listen(caller, changed))
-        if self._listens:
-            self._listener = caller
-            caller.ended[self._on_cut] = None
-
-    def _detach(self) -> None:
-        while self._stops:
-            self._stops.pop()()
-        if self._listener is not None:
-            self._listener.ended.pop(self._on_cut, None)
-            self._listener = None
+    # Listens --------------------------------------------------------------------------------
 
     def _on_cut(self) -> None:
         """The credential must be checked again before anything more is told."""
@@ -458,12 +452,10 @@ class LineConnection:
 
     async def _check_again(self, key: "_Internal") -> None:
         try:
-            self._attach(await self._backend.caller(self._credential))
+            self._listens.renew(await self._backend.caller(self._credential))
         except MeshError:
-            for request_id in tuple(self._listens):
-                if request_id is not None:
-                    self._send(codec.encode_response(request_id, eras.listen_result(request_id)))
-            self._drop_listens()
+            self._listens.finish()
+            self._listens.drop()
         finally:
             del self._running[key]
             if self._ending:
@@ -472,11 +464,3 @@ class LineConnection:
     def _close_when_done(self) -> None:
         if not self._running and not self._writer.gone:
             self._writer.close()
-
-
-def _owner(caller: Caller) -> SessionOwner:
-    return SessionOwner(
-        tenant=caller.tenant,
-        principal=caller.principal,
-        credential_id=caller.identity.credential_id,
-    )

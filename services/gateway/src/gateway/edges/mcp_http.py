@@ -1,4 +1,4 @@
-"""`/mcp`: streamable HTTP of all five revisions on one path.
+"""`/mcp` and the endpoints behind it: streamable HTTP of all five revisions on one path.
 
 The header decides the era: a version that is no legacy one is modern, even for ``initialize``.
 What the eras share is here; ``mcp_modern`` climbs the ladder of checks of 2026-07-28,
@@ -12,6 +12,7 @@ from gateway.edges.exchange import Exchange, Refused
 from gateway.edges.mcp_legacy import LegacyHttp
 from gateway.edges.mcp_modern import ModernHttp
 from gateway.identity import Caller
+from gateway.peers import Peers
 from gateway.sessions import Sessions
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.versions import is_legacy, revision_of
@@ -20,12 +21,15 @@ __all__ = ["McpRoute"]
 
 
 class McpRoute:
-    """Serves `/mcp`."""
+    """Serves `/mcp`, `/mcp/u/<server>` and `/mcp/v/<virtual server>`."""
 
-    def __init__(self, *, backend: HttpBackend, sessions: Sessions, limits: LimitsConfig) -> None:
+    def __init__(
+        self, *, backend: HttpBackend, sessions: Sessions, limits: LimitsConfig, peers: Peers
+    ) -> None:
         self._limits = limits
+        self._backend = backend
         self._modern = ModernHttp(backend)
-        self._legacy = LegacyHttp(backend, sessions)
+        self._legacy = LegacyHttp(backend, sessions, peers, input_s=limits.input_s)
 
     async def serve(self, exchange: Exchange, caller: Caller) -> None:
         """Answer one request of a checked caller.
@@ -33,6 +37,8 @@ class McpRoute:
         Raises:
             Refused: the transport does not take it.
         """
+        if exchange.endpoint:
+            self._check(exchange, caller)
         heads = exchange.heads
         version = heads.get(b"mcp-protocol-version")
         name = None if version is None else version.decode("latin-1")
@@ -61,6 +67,12 @@ class McpRoute:
             await self._modern.post(exchange, caller, body, name or "")
         else:
             await self._legacy.post(exchange, caller, body, revision, json=json, stream=stream)
+
+    def _check(self, exchange: Exchange, caller: Caller) -> None:
+        try:
+            self._backend.check_endpoint(caller, exchange.endpoint)
+        except MeshError as error:
+            raise Refused(error.http_status, error) from None
 
     def end_streams(self) -> None:
         """The gateway stops: end every open stream in order."""

@@ -1,72 +1,64 @@
-"""`/mcp` of the revisions before 2026-07-28: sessions, batches, the GET stream.
+"""`/mcp` of the revisions before 2026-07-28: sessions, requests, batches.
 
-A session lives in KV, so any gateway continues it; what lives here is only what belongs to a
-connection: running calls (to cancel them) and open GET streams (the newest gets the messages).
+A session lives in KV, so any gateway continues it. Sessions are found in ``legacy_sessions``; what
+belongs to a connection is in ``legacy_calls`` (running requests) and ``legacy_streams`` (GET).
 """
 
-import asyncio
-import logging
-from collections import OrderedDict
-from collections.abc import Callable
+import contextlib
+import functools
+from collections.abc import Callable, Coroutine
 
 import msgspec
 
 from gateway.backend import Backend
 from gateway.core import eras, httprules
-from gateway.core.merge import ListKind
+from gateway.core.core_tasks import Seen, older_list, wants_task
 from gateway.core.requests import ModernRequest
+from gateway.core.sealed_state import may_ask
 from gateway.edges.batches import NOT_IN_BATCH
+from gateway.edges.core_tasks import CoreTasks
 from gateway.edges.exchange import Exchange, Refused
+from gateway.edges.inputs import Inputs
+from gateway.edges.legacy_calls import LegacyCalls, alone, failed
+from gateway.edges.legacy_sessions import SESSION_HEADER, HttpSession, HttpSessions, owner_of
+from gateway.edges.legacy_streams import SUBSCRIBING, LegacyStreams
 from gateway.edges.sse import LateReply, LateStarts
-from gateway.edges.streams import ListStream
+from gateway.edges.task_watch import StatusNotices
 from gateway.identity import Caller
+from gateway.peers import Peers
 from gateway.sessions import Sessions
 from mcp_proto import codec
 from mcp_proto.convert.errors import Peer, render_error
-from mcp_proto.convert.requests import EnvelopeStamp
 from mcp_proto.convert.results import to_legacy_result
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.jsonrpc import Message, Notification, Request, RequestId
+from mcp_proto.jsonrpc import (
+    Request,
+)
 from mcp_proto.methods import is_known
 from mcp_proto.request_meta import is_enveloped, meta_of
-from mcp_proto.session import LegacySession, SessionOwner, SessionRecord
-from mcp_proto.versions import Feature, Revision, has, revision_of
+from mcp_proto.session import LegacySession
+from mcp_proto.versions import Feature, Revision, has
 from mesh_chassis.clock import monotonic, now_ms
 
 __all__ = ["LegacyHttp"]
-
-STREAMS_PER_SESSION = 8
-STAMPS_MAX = 5_000
-_HEADER = b"mcp-session-id"
-_log = logging.getLogger(__name__)
-
-
-class _Cancelled(msgspec.Struct, rename="camel"):
-    request_id: RequestId
-
-
-_CANCELLED = msgspec.json.Decoder(_Cancelled)
-
-
-class _Session(msgspec.Struct, frozen=True):
-    """A found session: its id, record, revision and envelope."""
-
-    id: str
-    record: SessionRecord
-    revision: Revision
-    stamp: EnvelopeStamp
 
 
 class LegacyHttp:
     """Serves legacy requests."""
 
-    def __init__(self, backend: Backend, sessions: Sessions) -> None:
+    def __init__(
+        self, backend: Backend, sessions: Sessions, peers: Peers, *, input_s: float
+    ) -> None:
         self._backend = backend
+        self._inputs = Inputs(backend.dispatch, peers.questions, wait_s=input_s)
+        self._core = CoreTasks(backend.dispatch, peers.questions, wait_s=input_s)
+        self._status = StatusNotices(backend.dispatch)
         self._starts = LateStarts()
         self._sessions = sessions
-        self._calls: dict[tuple[str, RequestId], asyncio.Task[object]] = {}
-        self._streams: dict[str, list[ListStream]] = {}
-        self._stamps: OrderedDict[str, _Session] = OrderedDict()
+        self._calls = LegacyCalls(peers, sessions)
+        self._found = HttpSessions(sessions)
+        self._streams = LegacyStreams(backend, sessions, self._found)
+        self._streams.on_closed = self._status.drop
 
     # POST -----------------------------------------------------------------------------------
 
@@ -111,7 +103,7 @@ class LegacyHttp:
         self, exchange: Exchange, caller: Caller, body: bytes, reply: LateReply, *, json: bool
     ) -> None:
         if codec.is_batch(body):
-            session = await self._session(exchange, caller)
+            session = await self._found.of(exchange, caller)
             await self._array(exchange, caller, session, body, reply)
             return
         try:
@@ -129,48 +121,18 @@ class LegacyHttp:
         if isinstance(message, Request) and message.method == "initialize":
             await self._initialize(exchange, caller, message, reply)
             return
-        session = await self._session(exchange, caller)
+        session = await self._found.of(exchange, caller)
         if not isinstance(message, Request):
-            self._take(session, message)
+            await self._calls.take(exchange, session, caller, message, body)
             await reply.drop()
             await exchange.answer(202)
             return
         if not json:
             reply.begin()
-        answer = await self._answer(exchange, caller, session, message, reply.notice)
-        await reply.finish(200, answer)
-
-    async def _session(self, exchange: Exchange, caller: Caller) -> _Session:
-        raw = exchange.heads.get(_HEADER)
-        if raw is None:
-            error = MeshError(ErrorKind.REQUEST, "header Mcp-Session-Id is missing")
-            raise Refused(400, error)
-        identifier = raw.decode("latin-1")
-        owner = _owner(caller)
-        try:
-            record = self._sessions.held(identifier, owner)
-            if record is None:
-                record = await self._sessions.find(identifier, owner)
-        except MeshError as error:
-            raise Refused(503, error) from None
-        if record is None:
-            raise Refused(404, MeshError(ErrorKind.NOT_FOUND, "session not found"))
-        return self._stamped(identifier, record)
-
-    def _stamped(self, identifier: str, record: SessionRecord) -> _Session:
-        known = self._stamps.get(identifier)
-        if known is not None and known.record is record:
-            return known
-        made = _Session(
-            id=identifier,
-            record=record,
-            revision=revision_of(record.revision) or Revision.R2025_03_26,
-            stamp=EnvelopeStamp(record.capabilities, record.client_info, record.log_level),
+        answer = await self._calls.answer(
+            exchange, session, message, self._work(exchange, caller, session, message, reply)
         )
-        self._stamps[identifier] = made
-        if len(self._stamps) > STAMPS_MAX:
-            self._stamps.popitem(last=False)
-        return made
+        await reply.finish(200, answer)
 
     async def _initialize(
         self, exchange: Exchange, caller: Caller, request: Request, reply: LateReply
@@ -178,67 +140,41 @@ class LegacyHttp:
         try:
             exchange.connection.gate.pace(monotonic())
             eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
-            record = LegacySession().initialize(request.params, _owner(caller), now_ms())
+            record = LegacySession().initialize(request.params, owner_of(caller), now_ms())
             discover = await self._backend.dispatch(
-                ModernRequest("server/discover", b"{}", meta_of(b""), "http"), caller
+                ModernRequest(
+                    "server/discover", b"{}", meta_of(b""), "http", endpoint=exchange.endpoint
+                ),
+                caller,
             )
             result = eras.initialize_result(discover, Revision(record.revision))
+            if exchange.endpoint:
+                record = msgspec.structs.replace(record, endpoint=exchange.endpoint)
             identifier = await self._sessions.open(record)
         except MeshError as error:
             body = codec.encode_error(request.id, render_error(error, Peer.LEGACY))
             await reply.finish(200, body)
             return
-        reply.add_header(_HEADER, identifier.encode())
+        reply.add_header(SESSION_HEADER, identifier.encode())
         await reply.finish(200, codec.encode_response(request.id, result))
 
-    async def _answer(
+    def _work(
         self,
         exchange: Exchange,
         caller: Caller,
-        session: _Session,
+        session: HttpSession,
         request: Request,
-        notice: Callable[[bytes], None] | None,
-    ) -> bytes:
-        """The response to one request: a result or an error, never an exception."""
-        key = (session.id, request.id)
-        gate = exchange.connection.gate
-        try:
-            gate.pace(monotonic())
-            if key in self._calls:
-                raise MeshError(ErrorKind.REQUEST, "a request with this id is in flight")
-            gate.enter()
-        except MeshError as error:
-            return _failed(request, error)
-        # A task of its own: a cancel ends the call, not the answer to this POST. The dropped
-        # connection of this era is no cancel, so nothing else ends it early.
-        work = self._serve(exchange, caller, session, request, notice)
-        task = exchange.connection.loop.create_task(work)
-        self._calls[key] = task
-        try:
-            result = await task
-            return codec.encode_response(request.id, result)
-        except MeshError as error:
-            return _failed(request, error)
-        except asyncio.CancelledError:
-            if not task.cancelled() or _being_cancelled():
-                task.cancel()
-                raise
-            cancelled = MeshError(ErrorKind.LOST, "the request was cancelled by its client")
-            return _failed(request, cancelled)
-        except Exception:  # noqa: BLE001 - whatever fails, its request is answered
-            _log.exception("a request failed")
-            return _failed(request, MeshError(ErrorKind.INTERNAL, "internal error"))
-        finally:
-            del self._calls[key]
-            gate.leave()
+        reply: LateReply,
+    ) -> Callable[[], Coroutine[object, object, bytes]]:
+        return lambda: self._serve(exchange, caller, session, request, reply)
 
     async def _serve(
         self,
         exchange: Exchange,
         caller: Caller,
-        session: _Session,
+        session: HttpSession,
         request: Request,
-        notice: Callable[[bytes], None] | None,
+        reply: LateReply,
     ) -> bytes:
         if isinstance(request.tenant_id, str):
             credential = httprules.bearer(exchange.heads.get(b"authorization"))
@@ -253,32 +189,46 @@ class LegacyHttp:
                 session.id, lambda record: msgspec.structs.replace(record, log_level=level)
             )
             return b"{}"
+        if method in SUBSCRIBING:
+            await self._streams.subscribing(session, caller, request)
+            return b"{}"
         if method == "initialize":
             raise MeshError(ErrorKind.REQUEST, "the session is already initialized")
         if not is_known(method, session.revision):
             raise MeshError(ErrorKind.METHOD, "method not found")
         params = session.stamp.stamp(request.params)
-        modern = ModernRequest(method, params, meta_of(params), "http")
-        result = await self._backend.dispatch(modern, caller, notice)
-        return to_legacy_result(method, result, session.revision)
+        endpoint = exchange.endpoint
+        modern = ModernRequest(method, params, meta_of(params), "http", endpoint=endpoint)
+        revision = session.revision
+        if has(revision, Feature.CORE_TASKS) and wants_task(method, request.params):
+            return await self._task(modern, caller, session, reply)
+        result = await self._backend.dispatch(modern, caller, reply.notice)
+        if may_ask(result):
+            with self._calls.asking(session, reply) as client:
+                notice = reply.notice
+                result = await self._inputs.complete(result, modern, caller, notice, client)
+        return older_list(method, to_legacy_result(method, result, revision), revision)
 
-    def _take(self, session: _Session, message: Message) -> None:
-        """A notification, or an answer to something nobody asked."""
-        if not isinstance(message, Notification) or message.method != "notifications/cancelled":
-            return
-        try:
-            request_id = _CANCELLED.decode(message.params).request_id
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return
-        task = self._calls.get((session.id, request_id))
-        if task is not None:
-            task.cancel()
+    async def _task(
+        self, modern: ModernRequest, caller: Caller, session: HttpSession, reply: LateReply
+    ) -> bytes:
+        """A request about core tasks; what a task asks goes out on the stream of its POST."""
+
+        def created(made: ModernRequest, owner: Caller, seen: Seen) -> None:
+            if self._streams.is_open(session.id):
+                tell = functools.partial(self._streams.tell, session.id)
+                self._status.follow(session.id, made, owner, seen, tell)
+
+        with self._calls.asking(session, reply) as client:
+            return await self._core.serve(
+                modern, caller, session.revision, reply.notice, client, created
+            )
 
     async def _array(
         self,
         exchange: Exchange,
         caller: Caller,
-        session: _Session,
+        session: HttpSession,
         body: bytes,
         reply: LateReply,
     ) -> None:
@@ -295,12 +245,14 @@ class LegacyHttp:
             if isinstance(message, MeshError):
                 answers.append(codec.encode_error(message.request_id, message))
             elif not isinstance(message, Request):
-                self._take(session, message)
+                with contextlib.suppress(MeshError):  # the answers of the others must not be lost
+                    await self._calls.take(exchange, session, caller, message, alone(message))
             elif message.method in NOT_IN_BATCH:
                 error = MeshError(ErrorKind.REQUEST, f"{message.method} is not for batches")
-                answers.append(_failed(message, error))
+                answers.append(failed(message, error))
             else:
-                answers.append(await self._answer(exchange, caller, session, message, reply.notice))
+                work = self._work(exchange, caller, session, message, reply)
+                answers.append(await self._calls.answer(exchange, session, message, work))
         if answers:
             await reply.finish(200, b"[" + b",".join(answers) + b"]")
         else:
@@ -310,39 +262,12 @@ class LegacyHttp:
     # GET and DELETE -------------------------------------------------------------------------
 
     async def get(self, exchange: Exchange, caller: Caller) -> None:
-        """Open the session's stream for messages that belong to no request.
+        """Open the session's stream; see ``LegacyStreams``.
 
         Raises:
             Refused: no such session, no event stream accepted, too many streams.
         """
-        if _HEADER not in exchange.heads:
-            error = MeshError(ErrorKind.REQUEST, "a stream needs a session; use POST")
-            raise Refused(405, error, ((b"allow", b"POST"),))
-        if not httprules.accepts(exchange.heads.get(b"accept"))[1]:
-            error = MeshError(ErrorKind.REQUEST, "Accept must list text/event-stream")
-            raise Refused(406, error)
-        session = await self._session(exchange, caller)
-        streams = self._streams.setdefault(session.id, [])
-        if len(streams) >= STREAMS_PER_SESSION:
-            streams[0].events.end()
-
-        def changed(kinds: frozenset[ListKind]) -> None:
-            if streams[-1] is stream:
-                for notice in eras.notices(kinds):
-                    stream.events.push(notice)
-
-        stream = ListStream(self._backend, exchange, caller, changed)
-        streams.append(stream)
-        forget = self._sessions.on_end(session.id, stream.events.end)
-        try:
-            await stream.run()
-        except MeshError as error:
-            raise Refused(503, error) from None
-        finally:
-            forget()
-            streams.remove(stream)
-            if not streams:
-                self._streams.pop(session.id, None)
+        await self._streams.get(exchange, caller)
 
     async def delete(self, exchange: Exchange, caller: Caller) -> None:
         """End the session.
@@ -350,33 +275,15 @@ class LegacyHttp:
         Raises:
             Refused: no such session.
         """
-        session = await self._session(exchange, caller)
+        session = await self._found.of(exchange, caller)
         try:
             await self._sessions.end(session.id)
         except MeshError as error:
             raise Refused(503, error) from None
-        self._stamps.pop(session.id, None)
+        self._found.forget(session.id)
         await exchange.answer(204)
 
     def end_streams(self) -> None:
         """End every open stream."""
-        for streams in self._streams.values():
-            for stream in streams:
-                stream.events.end()
-
-
-def _owner(caller: Caller) -> SessionOwner:
-    return SessionOwner(
-        tenant=caller.tenant,
-        principal=caller.principal,
-        credential_id=caller.identity.credential_id,
-    )
-
-
-def _failed(request: Request, error: MeshError) -> bytes:
-    return codec.encode_error(request.id, render_error(error, Peer.LEGACY, method=request.method))
-
-
-def _being_cancelled() -> bool:
-    task = asyncio.current_task()
-    return task is not None and task.cancelling() > 0
+        self._status.close()
+        self._streams.end()

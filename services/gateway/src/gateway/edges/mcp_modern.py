@@ -6,6 +6,8 @@ the conformance suite tell the rungs apart.
 
 import asyncio
 
+import msgspec
+
 from gateway.backend import HttpBackend
 from gateway.core import eras, httprules, paramheaders
 from gateway.core.merge import ListKind
@@ -13,6 +15,7 @@ from gateway.core.requests import ModernRequest, text_of
 from gateway.edges.exchange import Exchange
 from gateway.edges.sse import LateReply, LateStarts
 from gateway.edges.streams import ListStream
+from gateway.edges.task_watch import TaskWatch
 from gateway.identity import Caller
 from mcp_proto import codec
 from mcp_proto.convert.errors import Peer, http_status
@@ -21,7 +24,7 @@ from mcp_proto.header_values import decode_value
 from mcp_proto.jsonrpc import Notification, Request, RequestId
 from mcp_proto.members import pick
 from mcp_proto.methods import is_known, routing_member
-from mcp_proto.request_meta import Head, head_of
+from mcp_proto.request_meta import Head, head_of, meta_of
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
 from mcp_proto.versions import MODERN
 from mesh_chassis.clock import monotonic
@@ -92,7 +95,7 @@ class ModernHttp:
         if isinstance(request.tenant_id, str) or isinstance(request.user_id, str):
             eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
         if request.method == "tools/call":
-            rules = self._backend.param_headers(caller, target)
+            rules = self._backend.param_headers(caller, target, exchange.endpoint)
             if rules:
                 arguments = pick(request.params, "arguments").get("arguments", b"")
                 paramheaders.check(rules, arguments, httprules.param_values(exchange.heads))
@@ -101,7 +104,7 @@ class ModernHttp:
         asked = exchange.heads.get(b"mesh-timeout-ms", b"")
         timeout_s = int(asked[:9]) / 1000 if asked.isdigit() else 0.0
         return caller, ModernRequest(
-            request.method, request.params, meta, "http", timeout_s, target
+            request.method, request.params, meta, "http", timeout_s, target, exchange.endpoint
         )
 
     async def _run(
@@ -119,7 +122,7 @@ class ModernHttp:
         # A closed response is the cancel of this era.
         exchange.connection.on_lost = task.cancel
         try:
-            result = await self._backend.dispatch(modern, caller, reply.notice)
+            result = await self._backend.dispatch(modern, caller, eras.modern_notices(reply.notice))
             status, answer = 200, codec.encode_response(request_id, result)
         except MeshError as error:
             status = http_status(error, Peer.MODERN)
@@ -138,23 +141,71 @@ class ModernHttp:
             for notice in eras.notices(kinds, wanted, request.id):
                 stream.events.push(notice)
 
-        stream = ListStream(self._backend, exchange, caller, changed)
-        stream.events.push(eras.acknowledged(wanted, request.id), must=True)
+        def told(uri: str) -> None:
+            # Nothing goes before the acknowledgement; what changes before it is read after it.
+            if acknowledged:
+                stream.events.push(eras.updated(uri, request.id))
+
+        acknowledged = False
+        stream = ListStream(self._backend, exchange, caller, changed, told)
+        stream.on_refused = lambda: stream.events.push(_ended(request.id), must=True)
+        tasks = self._task_watch(exchange, caller, request, stream)
         self._listens[stream] = request.id
         try:
+            if wanted.task_ids:
+                wanted = msgspec.structs.replace(wanted, task_ids=await tasks.aim(wanted.task_ids))
+            if wanted.resource_subscriptions:
+                wanted = await self._watched(exchange, stream, wanted)
+            stream.events.push(eras.acknowledged(wanted, request.id), must=True)
+            acknowledged = True
+            tasks.start()
             await stream.run()
         finally:
             del self._listens[stream]
+            stream.watch.close()
+            tasks.close()
+
+    def _task_watch(
+        self, exchange: Exchange, caller: Caller, request: Request, stream: ListStream
+    ) -> TaskWatch:
+        """The tasks that a listen asks for, told on its stream."""
+        asks = ModernRequest(
+            "tasks/get", request.params, meta_of(request.params), "http", endpoint=exchange.endpoint
+        )
+
+        def told(task: bytes, _seen: object) -> None:
+            stream.events.push(eras.task_notice(task, request.id))
+
+        return TaskWatch(self._backend.dispatch, asks, caller, told)
+
+    async def _watched(
+        self, exchange: Exchange, stream: ListStream, wanted: eras.Filter
+    ) -> eras.Filter:
+        """What of a filter is honoured, once the servers have said what they watch."""
+        task = asyncio.current_task(exchange.connection.loop)
+        assert task is not None
+        exchange.connection.on_lost = task.cancel
+        try:
+            stream.watch.aim(wanted.resource_subscriptions)
+            honoured = eras.honoured(wanted, await stream.watch.settle())
+            stream.watch.aim(honoured.resource_subscriptions)
+        finally:
+            exchange.connection.on_lost = None
+        return honoured
 
     def end_streams(self) -> None:
         """End every listen with its result."""
         for stream, request_id in self._listens.items():
-            result = codec.encode_response(request_id, eras.listen_result(request_id))
-            stream.events.push(result, must=True)
+            stream.events.push(_ended(request_id), must=True)
             stream.events.end()
 
 
 _NO_META = Meta()
+
+
+def _ended(request_id: RequestId) -> bytes:
+    """The last frame of a listen that the gateway ends."""
+    return codec.encode_response(request_id, eras.listen_result(request_id))
 
 
 def _check_complete(meta: Meta) -> None:
@@ -177,6 +228,10 @@ def _check_headers(heads: dict[bytes, bytes], request: Request, head: Head, vers
     if member is None:
         return ""
     name = heads.get(b"mcp-name")
+    if name is None and member == "taskId":
+        # fastmcp-tasks 4.1 leaves it out and the official SDK has no place for it; one that is
+        # there must agree.
+        return text_of(head.member(member), member)
     if name is None:
         raise _mismatch("Mcp-Name", f"params.{member}")
     target = text_of(head.member(member), member)

@@ -10,8 +10,11 @@ from gateway.backend import HttpBackend
 from gateway.config import LimitsConfig
 from gateway.core import httprules
 from gateway.core.requests import ModernRequest
+from gateway.core.sealed_state import may_ask
 from gateway.edges.exchange import Exchange, Refused
+from gateway.edges.inputs import Inputs
 from gateway.identity import Caller
+from gateway.questions import Questions
 from mcp_proto.codec import check_rim
 from mcp_proto.convert.requests import EnvelopeStamp
 from mcp_proto.convert.results import to_legacy_result
@@ -40,6 +43,7 @@ class PlainRoutes:
         self._metrics = metrics
         self._limits = limits
         self._stamp = EnvelopeStamp()
+        self._inputs = Inputs(backend.dispatch, Questions(), wait_s=limits.input_s)
 
     async def call_tool(self, exchange: Exchange, caller: Caller) -> None:
         """`POST /tools/<tool>`: a JSON object of arguments in, the tool's result out.
@@ -87,6 +91,9 @@ class PlainRoutes:
             raise MeshError(ErrorKind.NOT_FOUND, "unknown tool")
         request = ModernRequest("tools/call", params, meta_of(params), "http")
         result = await self._backend.dispatch(request, caller)
+        if may_ask(result):
+            # Nobody can be asked here, but a server may want a mere repeat.
+            result = await self._inputs.complete(result, request, caller, None, None)
         return to_legacy_result("tools/call", result, NEWEST_LEGACY)
 
     async def report(self, exchange: Exchange) -> None:

@@ -202,6 +202,11 @@ class LateReply:
         if self.streams:
             self._begin().push(message)
 
+    def ask(self, message: bytes) -> None:
+        """A request to the client: as ``notice``, and never dropped."""
+        if self.streams:
+            self._begin().push(message, must=True)
+
     async def finish(self, status: int, body: bytes) -> None:
         """The answer itself."""
         self._starts.remove(self)

@@ -149,6 +149,7 @@ def _options(arguments: Sequence[str] | None) -> argparse.Namespace:
     parser.add_argument("--nkey-seed-file", default="", help="key of this edge at the broker")
     parser.add_argument("--instance", default="stdio-1", help="instance id that the key is for")
     parser.add_argument("--tenant", required=True, help="tenant of the client")
+    parser.add_argument("--endpoint", default="", help="u/<server> or v/<virtual>; default: all")
     parser.add_argument("--credential-file", default="", help="file with the client's API key")
     parser.add_argument("--timeout", type=float, default=CALL_TIMEOUT_S, help="seconds per call")
     parser.add_argument("--log-level", default="warning")
@@ -204,6 +205,7 @@ async def _serve(options: argparse.Namespace, output: int) -> int:
         transport=pipe,
         backend=backend,
         gate=EdgeGate(LimitsConfig()).connect("stdin"),
+        endpoint=options.endpoint,
     )
     protocol.connection = connection
     reading = tasks.spawn(_read(pipe, connection), name="stdin")

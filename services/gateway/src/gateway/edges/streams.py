@@ -1,14 +1,17 @@
-"""A stream that outlives its request: list-changed notices to one caller.
+"""A stream that outlives its request: changed lists and updated resources, told to one caller.
 
 It ends with its connection, with its session, when the gateway drains, and when its credential
 is no longer good: a cut makes the stream ask again, and only a refusal ends it.
 """
+
+from collections.abc import Callable
 
 from gateway.backend import Backend, Changed, Stop
 from gateway.core import httprules
 from gateway.edges.exchange import Exchange
 from gateway.edges.sse import EventStream, Headers
 from gateway.identity import Caller
+from gateway.subscriptions import Told
 from mcp_proto.errors import MeshError
 
 __all__ = ["ListStream"]
@@ -22,6 +25,7 @@ class ListStream:
         exchange: the request that opened it.
         caller: checked.
         changed: called with the lists that changed; pushes what it wants said.
+        told: called with the URIs of updated resources, once ``watch`` aims at some.
         headers: put on the answer.
     """
 
@@ -31,6 +35,7 @@ class ListStream:
         exchange: Exchange,
         caller: Caller,
         changed: Changed,
+        told: Told,
         headers: Headers = (),
     ) -> None:
         self._backend = backend
@@ -39,25 +44,31 @@ class ListStream:
         self._changed = changed
         self._stop: Stop | None = None
         self._cut = False
+        self.on_refused: Callable[[], None] | None = None
+        """Called before the end when the credential is no longer good."""
+        self.on_look: Callable[[], object] | None = None
+        """Called now and then while it is open, at least every 15 s."""
+        self.watch = backend.watch(caller, told, exchange.endpoint)
         self.events = EventStream(exchange.send, (*exchange.cors, *headers))
 
     async def run(self) -> None:
-        """Stream until it ends.
+        """Stream until it ends; the watch ends with it.
 
         Raises:
             MeshError: ``overloaded``, before anything was sent.
         """
-        self._attach(self._caller)
         connection = self._exchange.connection
-        connection.on_lost = self.events.end
         try:
+            self._attach(self._caller)
+            connection.on_lost = self.events.end
             await self.events.run(self._check)
         finally:
             connection.on_lost = None
             self._detach()
+            self.watch.close()
 
     def _attach(self, caller: Caller) -> None:
-        self._stop = self._backend.listen(caller, self._changed)
+        self._stop = self._backend.listen(caller, self._changed, self._exchange.endpoint)
         self._caller = caller
         caller.ended[self._on_cut] = None
 
@@ -72,10 +83,18 @@ class ListStream:
         self.events.wake()
 
     async def _check(self) -> bool:
+        if self.on_look is not None:
+            self.on_look()
         if not self._cut:
             return True
         self._cut = False
         self._detach()
+        good = await self._renewed()
+        if not good and self.on_refused is not None:
+            self.on_refused()
+        return good
+
+    async def _renewed(self) -> bool:
         try:
             credential = httprules.bearer(self._exchange.heads.get(b"authorization"))
             caller = await self._backend.caller(credential)
@@ -85,4 +104,5 @@ class ListStream:
         if (caller.tenant, caller.principal) != (own.tenant, own.principal):
             return False
         self._attach(caller)
+        self.watch.renew(caller)
         return True

@@ -119,6 +119,8 @@ class TcpEdge:
             transport=transport,
             backend=self._backend,
             gate=gate,
+            endpoint=self._config.endpoint,
+            input_s=self._limits.input_s,
             clock=self._clock,
         )
         return True

@@ -10,9 +10,12 @@ import msgspec
 
 from mcp_proto.catalogs import catalog_hash
 from mcp_proto.contracts.registry import Catalog, CatalogTool, Put, ServerDefinition
+from mcp_proto.contracts.tasks import policy_problem
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.ids import is_instance_id, is_server_name, is_tenant_id
 from mcp_proto.limits import NAME_CHARS_MAX, TOOLS_PER_TENANT_MAX
+from mcp_proto.names import RESERVED_SERVERS, listed_name
+from mcp_proto.server_definitions import connection_problem, prefix_problem
 from mcp_proto.subjects import PLATFORM
 
 __all__ = [
@@ -23,6 +26,8 @@ __all__ = [
     "check_definition",
     "check_name",
     "check_put",
+    "hidden_tools",
+    "is_built_in",
     "rivals",
 ]
 
@@ -75,7 +80,9 @@ def check_put(params: Put) -> None:
             raise MeshError(
                 ErrorKind.TOO_LARGE, f"a server may list at most {LIST_ENTRIES_MAX} {what}"
             )
-    if not catalog.prefixed and catalog.tenant != PLATFORM:
+    if catalog.mounted and catalog.prefixed:
+        raise _refused("a mounted catalogue has no prefix")
+    if is_built_in(catalog) and catalog.tenant != PLATFORM:
         raise _refused("only servers of the platform may keep bare tool names")
     if catalog.hash != params.hash or catalog_hash(catalog) != params.hash:
         raise _refused("hash does not match the catalogue")
@@ -131,17 +138,47 @@ def rivals(names: Iterable[tuple[str, str]], tenant: str, server: str) -> list[t
     ]
 
 
+def is_built_in(catalog: Catalog) -> bool:
+    """Whether its bare names are reserved."""
+    return not catalog.prefixed and not catalog.mounted
+
+
+def hidden_tools(catalog: Catalog, others: Iterable[Catalog]) -> tuple[str, ...]:
+    """Tools of a server mounted without a prefix whose names another server has.
+
+    Those of the other come first: built-in and prefixed ones, and mounted ones by server name.
+    """
+    if not catalog.mounted:
+        return ()
+    taken: set[str] = set()
+    for other in others:
+        pair = (other.tenant, other.server)
+        if pair == (catalog.tenant, catalog.server) or other.tenant not in {
+            PLATFORM,
+            catalog.tenant,
+        }:
+            continue
+        if other.mounted and other.server > catalog.server:
+            continue
+        taken.update(
+            listed_name(other.server, tool.name, prefixed=other.prefixed) for tool in other.tools
+        )
+    names = (tool.name for tool in catalog.tools)
+    own = {name: listed_name(catalog.server, name, prefixed=False) for name in names}
+    return tuple(name for name, listed in own.items() if listed in taken)
+
+
 def check_bare_names(catalog: Catalog, others: Iterable[Catalog]) -> None:
-    """Refuse a bare tool name that another unprefixed server already has.
+    """Refuse a bare tool name that another built-in toolset already has.
 
     Raises:
         MeshError: ``params``.
     """
-    if catalog.prefixed:
+    if not is_built_in(catalog):
         return
     own = {tool.name for tool in catalog.tools}
     for other in others:
-        if other.prefixed or other.server == catalog.server:
+        if not is_built_in(other) or other.server == catalog.server:
             continue
         clash = next((tool.name for tool in other.tools if tool.name in own), None)
         if clash is not None:
@@ -157,7 +194,7 @@ def changed_lists(old: Catalog | None, new: Catalog | None) -> tuple[str, ...]:
 
 def _lists(catalog: Catalog) -> dict[str, bytes]:
     return {
-        "tools": msgspec.json.encode(catalog.tools),
+        "tools": msgspec.json.encode((catalog.tools, catalog.tasks)),
         "resources": msgspec.json.encode((catalog.resources, catalog.resource_templates)),
         "prompts": msgspec.json.encode(catalog.prompts),
     }
@@ -170,10 +207,15 @@ def check_definition(definition: ServerDefinition) -> None:
         MeshError: ``params`` with the field and the reason.
     """
     check_name(definition.tenant, definition.name)
-    if definition.transport != "stdio":
-        raise _refused("transport must be stdio")
-    if not definition.command:
-        raise _refused("a stdio server needs a command")
+    if definition.name in RESERVED_SERVERS:
+        raise _refused(f"the server name {definition.name} is reserved")
+    problem = (
+        connection_problem(definition)
+        or prefix_problem(definition)
+        or policy_problem(definition.task, definition.task_tools)
+    )
+    if problem is not None:
+        raise _refused(problem)
     if len(definition.args) > _ARGS_MAX or len(definition.env) > _ENV_MAX:
         raise _refused(f"at most {_ARGS_MAX} arguments and {_ENV_MAX} variables")
     words = (definition.command, definition.cwd, *definition.args, *definition.env.values())

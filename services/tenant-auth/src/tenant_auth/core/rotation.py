@@ -1,4 +1,4 @@
-"""When a signing key is made, from when it signs, and when it goes.
+"""When a key is made, from when it is used, and when it goes: for signing and for sealing keys.
 
 A new key is published well before it is used, so that every verifier has it when the first token
 signed with it arrives; an old one stays until the last token signed with it has expired. The very
@@ -8,13 +8,13 @@ token of another.
 
 from collections.abc import Collection
 from itertools import pairwise
+from typing import Protocol
 
 import msgspec
 
-from mcp_proto.contracts.tenant_auth import SealedKey
 from mcp_proto.limits import CLOCK_LEEWAY_S
 
-__all__ = ["LEAD_S", "LINGER_S", "Plan", "kid_of", "plan"]
+__all__ = ["LEAD_S", "LINGER_S", "Key", "Plan", "kid_of", "plan", "sealing_linger_s"]
 
 LEAD_S = 120
 """Published this long before use: four lifetimes of a cached identity (30 s)."""
@@ -23,7 +23,32 @@ LINGER_S = 900
 """Kept this long after its successor took over: a token lives 5 minutes, clocks differ, and a
 gateway that was cut off may sign with the old key until its watch is back."""
 
+_SEALED_LIVE_S = 7 * 86_400
+_SEALED_LIVE_TURNS = 24
 _PREFIX = "k"
+
+
+class Key(Protocol):
+    """What the plan reads of a key."""
+
+    @property
+    def kid(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def use_from_ms(self) -> int:
+        """When it comes into use, Unix ms."""
+        ...
+
+
+def sealing_linger_s(every_s: int) -> int:
+    """How long a sealing key is kept after its successor took over, in seconds.
+
+    What it sealed lives ten minutes (states of calls) to days (ids of relayed tasks). A week,
+    but no more than 24 turns: a ring holds 64 keys, also when keys change every hour.
+    """
+    return max(LINGER_S, min(_SEALED_LIVE_S, _SEALED_LIVE_TURNS * every_s))
 
 
 class Plan(msgspec.Struct, frozen=True, kw_only=True):
@@ -52,16 +77,22 @@ def kid_of(number: int) -> str:
 
 
 def plan(
-    ring: Collection[SealedKey], *, unusable: Collection[str] = (), now_ms: int, every_s: int
+    ring: Collection[Key],
+    *,
+    unusable: Collection[str] = (),
+    now_ms: int,
+    every_s: int,
+    linger_s: int = LINGER_S,
 ) -> Plan:
     """Decide.
 
     Args:
         ring: all keys, in any order.
-        unusable: kids that nobody can sign with (sealed under a key encryption key that is gone);
+        unusable: kids that nobody can use (sealed under a key encryption key that is gone);
             when no other is left, a new key signs at once.
         now_ms: broker time, Unix ms.
-        every_s: how long one key signs, in seconds.
+        every_s: how long one key is in use, in seconds.
+        linger_s: how long it is kept after that, in seconds.
     """
     following = kid_of(1 + max((_number(key.kid) for key in ring), default=now_ms // 1000))
     ordered = sorted(ring, key=lambda key: (key.use_from_ms, _number(key.kid)))
@@ -76,7 +107,7 @@ def plan(
     drop: list[str] = []
     next_ms = now_ms + LEAD_S * 1000 if make else renew_ms
     for old, successor in pairwise(ordered):
-        gone_ms = successor.use_from_ms + LINGER_S * 1000
+        gone_ms = successor.use_from_ms + linger_s * 1000
         if now_ms >= gone_ms:
             drop.append(old.kid)
         else:

@@ -1,44 +1,67 @@
-"""``mesh_keys``: the signing keys of ``Mesh-Ctx``, private halves sealed."""
+"""``mesh_keys``: signing keys of ``Mesh-Ctx`` and sealing keys of gateways, secrets sealed."""
 
 import asyncio
 import os
+from collections.abc import Callable
+from typing import Generic, TypeVar
 
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from mcp_proto import buckets
-from mcp_proto.contracts.tenant_auth import SealedKey
+from mcp_proto.contracts.tenant_auth import SealedKey, SealingKey
 from mcp_proto.errors import MeshError
 from mesh_chassis.bucket import KV, Conflict
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import open_key, seal_key
+from mesh_chassis.sealing import new_sealing_key, open_sealing_key
 
-__all__ = ["KeyRingStore"]
+__all__ = ["SEALING", "SIGNING", "KeyKind", "KeyRingStore"]
 
-_SIGN = "sign"
 _SEED_BYTES = 32
-_RECORD = msgspec.json.Decoder(SealedKey)
+
+K = TypeVar("K", SealedKey, SealingKey)
 
 
-class KeyRingStore:
-    """Make it with ``open``."""
+class KeyKind(msgspec.Struct, Generic[K], frozen=True):
+    """One kind of key.
 
-    def __init__(self, kv: KV, kek: bytes) -> None:
+    Attributes:
+        prefix: first token of its keys in the bucket.
+        record: type of the values.
+        made: (KEK, kid, now, time of first use; Unix ms) → a new key.
+        check: opens a key with the KEK; raises ``MeshError`` when it cannot.
+    """
+
+    prefix: str
+    record: type[K]
+    made: Callable[[bytes, str, int, int], K]
+    check: Callable[[bytes, K], object]
+
+
+class KeyRingStore(Generic[K]):
+    """The keys of one kind. Make it with ``open``."""
+
+    def __init__(self, kv: KV, kek: bytes, kind: KeyKind[K]) -> None:
         self._kv = kv
         self._kek = kek
-        self._view: BucketView[SealedKey] = BucketView(kv, _read, on_change=self._changed)
+        self._kind = kind
+        self._decoder: msgspec.json.Decoder[K] = msgspec.json.Decoder(kind.record)
+        self._view: BucketView[K] = BucketView(
+            kv, self._read, on_change=self._changed, key_filter=f"{kind.prefix}.>"
+        )
         self.lost = asyncio.Event()
         """Set when a key vanished, dropped by a plan or lost with the broker's disk."""
 
     @classmethod
-    async def open(cls, bus: Bus, kek: bytes) -> "KeyRingStore":
+    async def open(cls, bus: Bus, kek: bytes, kind: KeyKind[K]) -> "KeyRingStore[K]":
         """Ensure the bucket and load it.
 
         Raises:
             MeshError: the broker refuses or does not answer.
         """
-        store = cls(await KV.ensure(bus, buckets.KEYS), kek)
+        store = cls(await KV.ensure(bus, buckets.KEYS), kek, kind)
         await store._view.start()
         return store
 
@@ -47,11 +70,16 @@ class KeyRingStore:
         await self._view.stop()
 
     @property
+    def prefix(self) -> str:
+        """Kind of the keys, for people: ``sign`` or ``seal``."""
+        return self._kind.prefix
+
+    @property
     def fresh(self) -> bool:
         """Whether the copy is proven current."""
         return self._view.fresh
 
-    def ring(self) -> list[SealedKey]:
+    def ring(self) -> list[K]:
         """All keys."""
         return self._view.values()
 
@@ -61,16 +89,9 @@ class KeyRingStore:
 
     async def make(self, kid: str, *, now_ms: int, use_from_ms: int) -> bool:
         """Make a key; False when another replica has made it."""
-        seed = os.urandom(_SEED_BYTES)
-        record = SealedKey(
-            kid=kid,
-            public=Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw(),
-            sealed=seal_key(self._kek, kid, seed),
-            created_ms=now_ms,
-            use_from_ms=use_from_ms,
-        )
+        record = self._kind.made(self._kek, kid, now_ms, use_from_ms)
         try:
-            revision = await self._kv.create(_key(kid), msgspec.json.encode(record))
+            revision = await self._kv.create(self._key(kid), msgspec.json.encode(record))
         except Conflict as conflict:
             await self._view.seen(conflict.revision)
             return False
@@ -79,28 +100,43 @@ class KeyRingStore:
 
     async def drop(self, kid: str) -> None:
         """Remove a key and its history."""
-        await self._kv.purge(_key(kid))
+        await self._kv.purge(self._key(kid))
 
-    def _changed(self, _key: str, record: SealedKey | None) -> None:
+    def _changed(self, _key: str, record: K | None) -> None:
         if record is None:
             self.lost.set()
 
-    def _opens(self, key: SealedKey) -> bool:
+    def _opens(self, key: K) -> bool:
         try:
-            open_key(self._kek, key)
+            self._kind.check(self._kek, key)
         except MeshError:
             return False
         return True
 
+    def _key(self, kid: str) -> str:
+        return buckets.key(self._kind.prefix, kid)
 
-def _key(kid: str) -> str:
-    return buckets.key(_SIGN, kid)
+    def _read(self, key: str, value: bytes) -> K | None:
+        record = self._decoder.decode(value)
+        if self._key(record.kid) != key:
+            raise ValueError("the record names another key")
+        return record
 
 
-def _read(key: str, value: bytes) -> SealedKey | None:
-    if not key.startswith(f"{_SIGN}."):
-        return None
-    record = _RECORD.decode(value)
-    if _key(record.kid) != key:
-        raise ValueError("the record names another key")
-    return record
+def _new_signing_key(kek: bytes, kid: str, now_ms: int, use_from_ms: int) -> SealedKey:
+    seed = os.urandom(_SEED_BYTES)
+    return SealedKey(
+        kid=kid,
+        public=Ed25519PrivateKey.from_private_bytes(seed).public_key().public_bytes_raw(),
+        sealed=seal_key(kek, kid, seed),
+        created_ms=now_ms,
+        use_from_ms=use_from_ms,
+    )
+
+
+def _new_sealing_key(kek: bytes, kid: str, now_ms: int, use_from_ms: int) -> SealingKey:
+    return new_sealing_key(kek, kid, created_ms=now_ms, use_from_ms=use_from_ms)
+
+
+SIGNING = KeyKind("sign", SealedKey, _new_signing_key, open_key)
+SEALING = KeyKind("seal", SealingKey, _new_sealing_key, open_sealing_key)

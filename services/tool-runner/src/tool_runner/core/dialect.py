@@ -6,6 +6,8 @@ revision requires. Only top-level members and ``_meta`` are touched; arguments, 
 schemas pass byte for byte (docs/architecture.md, "Byte for byte").
 """
 
+import re
+
 import msgspec
 
 from mcp_proto.codec import decode_as, encode, pick, remove, splice
@@ -20,6 +22,7 @@ from mcp_proto.types.meta import (
     SERVER_INFO,
 )
 from mcp_proto.versions import MODERN, NEWEST_LEGACY, Revision, revision_of
+from tool_runner.core.inputs import missing_capability
 
 __all__ = [
     "Handshake",
@@ -49,6 +52,10 @@ class Handshake(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: msgspec.Raw
     server_info: msgspec.Raw
     instructions: str = ""
+    ttl_ms: int | None = None
+    """How long ``server/discover`` of a modern server may be kept; None = it does not say."""
+    bare: bool = False
+    """A modern server that did not say anything of itself: it lacks ``server/discover``."""
 
     @property
     def modern(self) -> bool:
@@ -67,6 +74,7 @@ class _Discovered(msgspec.Struct, frozen=True, rename="camel"):
     supported_versions: tuple[str, ...]
     capabilities: msgspec.Raw = _NONE
     instructions: str = ""
+    ttl_ms: int | None = None
     meta: _Meta = msgspec.field(default=_Meta(), name="_meta")
 
 
@@ -91,9 +99,14 @@ def discover_params() -> bytes:
 
 
 def initialize_params() -> bytes:
-    """Params of ``initialize``, asking for the newest legacy revision."""
+    """Params of ``initialize``, asking for the newest legacy revision.
+
+    They declare everything a client can be asked, because servers do not ask otherwise; what the
+    caller of each call really declared is checked when they do (``core.inputs``).
+    """
     return (
-        b'{"protocolVersion":' + encode(NEWEST_LEGACY.value) + b',"capabilities":{},'
+        b'{"protocolVersion":' + encode(NEWEST_LEGACY.value) + b',"capabilities":'
+        b'{"roots":{},"sampling":{"tools":{},"context":{}},"elicitation":{"form":{},"url":{}}},'
         b'"clientInfo":' + _CLIENT + b"}"
     )
 
@@ -111,6 +124,7 @@ def read_discover(result: msgspec.Raw) -> Handshake | None:
         capabilities=said.capabilities,
         server_info=said.meta.server_info,
         instructions=said.instructions,
+        ttl_ms=said.ttl_ms if said.ttl_ms is not None and said.ttl_ms >= 0 else None,
     )
 
 
@@ -179,14 +193,17 @@ def to_upstream_params(
         if CLIENT_INFO not in meta:
             members[CLIENT_INFO] = _CLIENT
         kept: dict[str, bytes] = {
-            name: bytes(value) for name, value in meta.items() if name != TOKEN_KEY
+            name: bytes(value)
+            for name, value in meta.items()
+            if name != TOKEN_KEY and not name.startswith(_OURS)
         }
         kept.update(members)
     else:
         kept = {
             name: bytes(value)
             for name, value in meta.items()
-            if name != TOKEN_KEY and (name == RELATED_TASK or not name.startswith(PREFIX))
+            if name == RELATED_TASK
+            or (name != TOKEN_KEY and not name.startswith(PREFIX) and not name.startswith(_OURS))
         }
         params = msgspec.Raw(remove(params, *_INPUT_MEMBERS))
     if progress_token is not None:
@@ -206,11 +223,13 @@ def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
         MeshError: ``upstream`` (executed) when the result is no object.
     """
     if not modern:
-        return from_legacy_result(method, result)
-    data = bytes(result)
-    if data.startswith(_RESULT_TYPE_FIRST):
+        return _without_ours(from_legacy_result(method, result))
+    data = _without_ours(bytes(result))
+    result = msgspec.Raw(data)
+    if data.startswith(_RESULT_TYPE_FIRST) and _says_once(data):
         return data
     try:
+        # A second resultType is refused: readers further on would not agree on which one holds.
         return data if pick(result, "resultType") else splice(result, _COMPLETE)
     except MeshError as error:
         raise MeshError(
@@ -223,14 +242,51 @@ def to_bus_result(result: msgspec.Raw, *, modern: bool, method: str) -> bytes:
 _RESULT_TYPE_FIRST = b'{"resultType":'
 
 
-def to_bus_error(error: ErrorObject, *, modern: bool, method: str, server: str) -> ErrorObject:
+def _says_once(data: bytes) -> bool:
+    """Whether the quick look is enough: no second ``resultType``, however it is spelt."""
+    return data.count(b'resultType"') == 1 and b"\\u00" not in data
+
+
+_OURS = "mesh/"
+_OURS_SPELT = re.compile(rb"mesh\\?/|\\u00[2-7]")
+"""The prefix, or an escape that can be part of it."""
+
+
+def _without_ours(result: bytes) -> bytes:
+    """A result without what only the mesh may say in its ``_meta``, such as ``mesh/parked``."""
+    if b"mesh" not in result and b"\\u00" not in result:
+        return result
+    if _OURS_SPELT.search(result) is None or not result.lstrip().startswith(b"{"):
+        return result
+    try:
+        meta = pick(result, "_meta").get("_meta")
+        names = [] if meta is None else [name for name in pick(meta) if name.startswith(_OURS)]
+    except MeshError:
+        return remove(result, "_meta")  # twice, or no object: nobody can say what it holds
+    if meta is None or not names:
+        return result
+    return splice(result, {"_meta": remove(meta, *names)})
+
+
+def to_bus_error(
+    error: ErrorObject, *, modern: bool, method: str, server: str, began: bool = False
+) -> ErrorObject:
     """An upstream's own error, with what every error on the bus carries.
 
     A modern upstream's code, text and data stay, and ``upstream`` and ``outcome`` are added where
     its data is an object; of a legacy one only JSON-RPC's own codes stay.
+
+    Args:
+        error: what it answered.
+        modern: dialect of the upstream.
+        method: method of the request.
+        server: its name.
+        began: the request is known to have begun, whatever the error says.
     """
     if not modern:
-        known = from_legacy_error(method, error)
+        known = missing_capability(error) or from_legacy_error(method, error)
+        if began and known.outcome is Outcome.NOT_EXECUTED:
+            known.outcome = Outcome.UNKNOWN
         known.data.setdefault("upstream", server)
         return known.to_object()
     data = error.data

@@ -8,18 +8,22 @@ from mcp_proto.errors import MeshError
 from mcp_proto.limits import NAME_CHARS_MAX, SUBJECT_BYTES_MAX, TOOLS_PER_TENANT_MAX
 from mcp_proto.subjects import encode_token
 
-__all__ = ["TOOL_BYTES_MAX", "ListPage", "read_page", "tools_of"]
+__all__ = ["TOOL_BYTES_MAX", "ListPage", "read_page", "tools_of", "ttl_ms"]
 
 TOOL_BYTES_MAX = 128 * 1024
 """Largest definition of one tool: 64 KiB of schema and room for the rest."""
 _TOKEN_CHARS_MAX = SUBJECT_BYTES_MAX - 128  # the subject also carries tenant, kind and server
 
 
+_TTL_MAX_MS = 24 * 3600 * 1000
+
+
 class ListPage(msgspec.Struct, frozen=True):
-    """One page of a list. ``cursor`` None = the last."""
+    """One page of a list. ``cursor`` None = the last; ``ttl_ms`` None = without a hint."""
 
     items: tuple[msgspec.Raw, ...]
     cursor: str | None
+    ttl_ms: int | None = None
 
 
 class _Cursor(msgspec.Struct, frozen=True):
@@ -38,7 +42,13 @@ def read_page(result: msgspec.Raw, member: str) -> ListPage | None:
         items = decode_as(members.get(member, b"[]"), tuple[msgspec.Raw, ...])
     except MeshError:
         return None
-    return ListPage(items, cursor)
+    return ListPage(items, cursor, ttl_ms(members.get("ttlMs")))
+
+
+def ttl_ms(raw: msgspec.Raw | None) -> int | None:
+    """How long a server lets an answer be kept; None when it does not say so in a number."""
+    digits = b"" if raw is None else bytes(raw)
+    return min(int(digits), _TTL_MAX_MS) if digits.isdigit() and len(digits) < 20 else None
 
 
 def tools_of(items: list[msgspec.Raw]) -> tuple[tuple[CatalogTool, ...], list[str]]:

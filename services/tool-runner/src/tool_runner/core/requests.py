@@ -14,7 +14,7 @@ from mcp_proto.jsonrpc import Request, RequestId
 from mcp_proto.methods import routing_member
 from mcp_proto.subjects import Kind, Subject
 
-__all__ = ["Asked", "read_request"]
+__all__ = ["Asked", "read_directed", "read_request"]
 
 TOOLS_CALL = "tools/call"
 _NO_ID = 0
@@ -59,12 +59,7 @@ def read_request(
     method = TOOLS_CALL if subject.kind is Kind.CALL else subject.method
     if envelope.method and envelope.method != method:
         raise _mismatch("Mcp-Method", "the subject")
-    if protocol is not None and protocol != MODERN:
-        raise MeshError(
-            ErrorKind.VERSION,
-            "unsupported protocol version on the bus",
-            data={"supported": [MODERN], "requested": protocol[:32]},
-        )
+    _check_protocol(protocol)
     request_id, params = _body(payload, method)
     member = routing_member(method)
     if member is None:
@@ -79,6 +74,42 @@ def read_request(
     if envelope.name and envelope.name != name:
         raise _mismatch("Mcp-Name", f"params.{member}")
     return Asked(request_id, method, name, params, found.get("arguments", _NOTHING))
+
+
+def read_directed(envelope: RequestEnvelope, protocol: str | None, payload: bytes) -> Asked:
+    """Read a request on a subject that names a process instead of a method.
+
+    Args:
+        envelope: parsed headers.
+        protocol: value of ``MCP-Protocol-Version``; None when absent.
+        payload: a JSON-RPC request.
+
+    Raises:
+        MeshError: as ``read_request``.
+    """
+    _check_protocol(protocol)
+    message = decode_message(payload)
+    if not isinstance(message, Request):
+        raise MeshError(ErrorKind.REQUEST, "expected a request")
+    if envelope.method and envelope.method != message.method:
+        raise _mismatch("Mcp-Method", "the body's method")
+    member = routing_member(message.method)
+    name = ""
+    if member is not None:
+        found = pick(message.params, member)
+        name = decode_as(found[member], str) if member in found else ""
+        if envelope.name and envelope.name != name:
+            raise _mismatch("Mcp-Name", f"params.{member}")
+    return Asked(message.id, message.method, name, message.params, _NOTHING)
+
+
+def _check_protocol(protocol: str | None) -> None:
+    if protocol is not None and protocol != MODERN:
+        raise MeshError(
+            ErrorKind.VERSION,
+            "unsupported protocol version on the bus",
+            data={"supported": [MODERN], "requested": protocol[:32]},
+        )
 
 
 def _body(payload: bytes, method: str) -> tuple[RequestId, msgspec.Raw]:

@@ -8,13 +8,15 @@ gone by itself (a package index that was away).
 
 import msgspec
 
-__all__ = ["DELAY_FIRST_S", "QUARANTINE_S", "Restarts", "Wait"]
+__all__ = ["DELAY_FIRST_S", "QUARANTINE_S", "REMOTE_QUARANTINE_S", "Restarts", "Wait"]
 
 DELAY_FIRST_S = 0.5
 DELAY_MAX_S = 30.0
 CRASHES_MAX = 5
 CRASH_WINDOW_S = 60.0
 QUARANTINE_S = 300.0
+REMOTE_QUARANTINE_S = 30.0
+"""Of a server behind an address: a try costs one connect, and it comes back by itself."""
 
 
 class Wait(msgspec.Struct, frozen=True):
@@ -25,9 +27,14 @@ class Wait(msgspec.Struct, frozen=True):
 
 
 class Restarts:
-    """Memory of one server's ends. Times are monotonic seconds."""
+    """Memory of one server's ends. Times are monotonic seconds.
 
-    def __init__(self) -> None:
+    Args:
+        quarantine_s: from a quarantine to the next try.
+    """
+
+    def __init__(self, *, quarantine_s: float = QUARANTINE_S) -> None:
+        self._quarantine_s = quarantine_s
         self._ends: list[float] = []
         self._row = 0
         self._quarantined = False
@@ -45,7 +52,7 @@ class Restarts:
         self._ends = [at for at in self._ends if now_s - at < CRASH_WINDOW_S] + [now_s]
         if len(self._ends) >= CRASHES_MAX or (self._quarantined and ran_s < CRASH_WINDOW_S):
             self._quarantined = True
-            return Wait(QUARANTINE_S, quarantined=True)
+            return Wait(self._quarantine_s, quarantined=True)
         self._quarantined = False
         delay = min(DELAY_MAX_S, DELAY_FIRST_S * 2**self._row)
         self._row += 1

@@ -14,14 +14,21 @@ from typing import TypeVar
 import msgspec
 
 from mcp_proto.contracts.registry import Catalog, ServerDefinition
+from mcp_proto.contracts.tasks import policies_of
+from mcp_proto.contracts.watching import Asked, Updated, Verdict
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.limits import INLINE_MAX_BYTES
 from mcp_proto.versions import Revision
 from mesh_chassis.breaker import Breaker
 from mesh_chassis.tasks import Tasks
-from tool_runner.core.restarts import DELAY_FIRST_S, Restarts, Wait
+from tool_runner.core.askers import Askers
+from tool_runner.core.restarts import DELAY_FIRST_S, REMOTE_QUARANTINE_S, Restarts, Wait
+from tool_runner.supervisor.settings import HostSettings
 from tool_runner.upstreams.children import Children
-from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream
+from tool_runner.upstreams.core_tasks import CoreTaskTools
+from tool_runner.upstreams.factory import Life, make
 from tool_runner.upstreams.upstream import Offer, Request
+from tool_runner.watching import Tell, Watching
 
 __all__ = ["HostSettings", "HostedServer", "ServerState"]
 
@@ -52,15 +59,12 @@ class ServerState(StrEnum):
     STOPPED = "stopped"
 
 
-class HostSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How servers are hosted; ``answer_s`` as in ``ChildConfig``."""
-
-    stdio: StdioSettings = StdioSettings()
-    answer_s: float = 5.0
-
-
 def _unheard(_server: str) -> None:
     """Nobody counts restarts."""
+
+
+async def _untold(_event: Updated) -> None:
+    """Nobody listens."""
 
 
 class HostedServer:
@@ -72,6 +76,7 @@ class HostedServer:
         settings: bounds.
         on_catalog: called with the catalogue whenever the server has listed what it offers.
         on_restart: called with the server's name whenever a life follows an unwanted end.
+        tell: tells the gateways of updated resources.
     """
 
     def __init__(
@@ -81,6 +86,7 @@ class HostedServer:
         settings: HostSettings,
         on_catalog: Callable[[Catalog], None],
         on_restart: Callable[[str], None] = _unheard,
+        tell: Tell = _untold,
     ) -> None:
         self.definition = definition
         self.state = ServerState.STOPPED
@@ -91,8 +97,8 @@ class HostedServer:
         self._settings = settings
         self._on_catalog = on_catalog
         self._on_restart = on_restart
-        self._upstream: StdioUpstream | None = None
-        self._candidate: StdioUpstream | None = None
+        self._upstream: Life | None = None
+        self._candidate: Life | None = None
         self._up = asyncio.Event()
         self._settled = asyncio.Event()
         self._again = asyncio.Event()
@@ -104,9 +110,12 @@ class HostedServer:
         self._next_start = 0.0
         self._breaker = Breaker()
         self._legacy_until = 0.0
+        self._askers = Askers()
         self._tasks = Tasks(f"server {definition.name}", tasks_max=4)
         self._loop = asyncio.get_running_loop()
         self._moved: asyncio.Future[None] = self._loop.create_future()
+        self._watching = Watching(definition.name, tell)
+        self._core_tasks: CoreTaskTools | None = None
 
     @property
     def name(self) -> str:
@@ -128,6 +137,18 @@ class HostedServer:
     def inflight(self) -> int:
         """Calls running now."""
         return self._inflight
+
+    @property
+    def asks_back(self) -> bool:
+        """Whether the server may send requests of its own in mid-call: a modern one does not."""
+        upstream = self._upstream
+        handshake = upstream.handshake if upstream is not None else None
+        return handshake is None or not handshake.modern
+
+    @property
+    def call_timeout_s(self) -> float:
+        """Longest time of one call, people's time apart."""
+        return self.definition.timeout_s
 
     @property
     def breaker_state(self) -> str:
@@ -195,11 +216,17 @@ class HostedServer:
         if wait_s:
             raise self._down("fails and is left alone for a while", wait_s)
         left_s = request.timeout_s - (self._loop.time() - began)
-        timeout_s = max(0.001, min(left_s, self.definition.timeout_s))
+        if not request.task:
+            left_s = min(left_s, self.definition.timeout_s)
+        timeout_s = max(0.001, left_s)
         self._inflight += 1
         self._idle.clear()
         try:
-            answer = await upstream.call(msgspec.structs.replace(request, timeout_s=timeout_s))
+            bounded = msgspec.structs.replace(request, timeout_s=timeout_s)
+            if self._core_tasks is None:
+                answer = await upstream.call(bounded)
+            else:
+                answer = await self._core_tasks.call(upstream.call, bounded)
         except MeshError as error:
             self._count_failure(error, timeout_s)
             raise
@@ -211,7 +238,10 @@ class HostedServer:
             if not self._inflight:
                 self._idle.set()
         self._breaker.succeeded(self._loop.time())
-        return answer
+        fit = self._settings.fit
+        if fit is None or isinstance(answer, ErrorObject) or len(answer) <= INLINE_MAX_BYTES:
+            return answer
+        return await fit(self.definition, request, answer)
 
     # What happens to a listener of the upstream
 
@@ -220,12 +250,38 @@ class HostedServer:
         self._lists.set()
 
     def resource_updated(self, params: msgspec.Raw) -> None:
-        """See ``Listener``. Nobody can subscribe yet, so nobody is told."""
+        """See ``Listener``."""
+        self._watching.updated(params)
+
+    # Watched resources
+
+    async def subscribe(self, asked: Asked, timeout_s: float) -> Verdict:
+        """Watch resources for a gateway.
+
+        Raises:
+            MeshError: ``upstream`` (not executed) while the server cannot be asked, ``overloaded``,
+                ``deadline``.
+        """
+        if self._upstream is None or not self._up.is_set():
+            await self._wait_for_start(timeout_s)
+        try:
+            async with asyncio.timeout(timeout_s):
+                return await self._watching.subscribe(asked)
+        except TimeoutError:
+            raise MeshError(
+                ErrorKind.DEADLINE,
+                f"server {self.name} did not take the subscription within {timeout_s:.3g} s",
+                data={"upstream": self.name},
+            ) from None
+
+    def unsubscribe(self, asked: Asked) -> None:
+        """A gateway no longer listens to resources."""
+        self._watching.unsubscribe(asked)
 
     # The lives
 
     async def _live(self) -> None:
-        restarts = Restarts()
+        restarts = self._fresh_restarts()
         while True:
             wait = await self._one_life(restarts)
             self._settled.set()
@@ -234,19 +290,26 @@ class HostedServer:
                 self.restarts += 1
                 self._on_restart(self.name)
             if self._again.is_set():
-                restarts = Restarts()
+                restarts = self._fresh_restarts()
                 self._again.clear()
             self._enter(ServerState.STARTING)
+
+    def _fresh_restarts(self) -> Restarts:
+        child = self.definition.transport == "stdio"
+        return Restarts() if child else Restarts(quarantine_s=REMOTE_QUARANTINE_S)
 
     async def _one_life(self, restarts: Restarts) -> Wait | None:
         """Start, serve, end. Returns how long to wait; None after a wanted end."""
         self._began = self._loop.time()
-        upstream = self._candidate = StdioUpstream(
+        upstream = self._candidate = make(
             self.definition,
             self._children,
             self,
-            settings=self._settings.stdio,
-            legacy=self._loop.time() < self._legacy_until,
+            stdio=self._settings.stdio,
+            network=self._settings.network,
+            trusted=self._settings.trusted(self.definition),
+            legacy=self.definition.era == "legacy" or self._loop.time() < self._legacy_until,
+            askers=self._askers,
         )
         ran_since = 0.0
         reason: str | None = "was stopped"
@@ -285,7 +348,7 @@ class HostedServer:
         ran_s = now - ran_since if ran_since else 0.0
         return restarts.ended(now, ran_s=ran_s, jitter=random.random())  # noqa: S311
 
-    def _serve(self, upstream: StdioUpstream, offer: Offer) -> None:
+    def _serve(self, upstream: Life, offer: Offer) -> None:
         self._upstream = upstream
         self._breaker.reset()
         self._lists.clear()
@@ -299,15 +362,17 @@ class HostedServer:
             "tools": len(offer.tools), "start_ms": round((self._loop.time() - self._began) * 1e3)},
         )  # fmt: skip
 
-    async def _watch(self, upstream: StdioUpstream) -> str:
+    async def _watch(self, upstream: Life) -> str:
         """Follow changed lists until the connection ends; why it did."""
         async with asyncio.TaskGroup() as group:
             relisting = group.create_task(self._relist(upstream))
+            watching = group.create_task(self._watching.run(upstream.watch))
             reason = await upstream.wait_ended()
             relisting.cancel()
+            watching.cancel()
         return reason
 
-    async def _relist(self, upstream: StdioUpstream) -> None:
+    async def _relist(self, upstream: Life) -> None:
         while True:
             await self._lists.wait()
             await asyncio.sleep(RELIST_PAUSE_S)
@@ -318,10 +383,13 @@ class HostedServer:
                 _log.warning("lists: %s", error.message, extra={"server": self.name})
 
     def _publish(self, offer: Offer) -> None:
+        self._core_tasks = CoreTaskTools.of(offer)
         self._on_catalog(
             Catalog(
                 tenant=self.definition.tenant,
                 server=self.definition.name,
+                prefixed=self.definition.prefix is None,
+                mounted=self.definition.prefix is not None,
                 tools=offer.tools,
                 resources=offer.resources,
                 resource_templates=offer.resource_templates,
@@ -329,8 +397,10 @@ class HostedServer:
                 capabilities=offer.capabilities,
                 server_info=offer.server_info,
                 instructions=offer.instructions,
+                ttls_ms=offer.ttls_ms,
                 single_instance=True,
                 timeout_s=self.definition.timeout_s,
+                tasks=policies_of(self.definition.task, self.definition.task_tools),
             )
         )
 
@@ -362,7 +432,7 @@ class HostedServer:
         except TimeoutError:
             _log.warning("calls outlast the server", extra={"server": self.name})
 
-    def _learn(self, upstream: StdioUpstream) -> None:
+    def _learn(self, upstream: Life) -> None:
         """Remember the era; a server that died of the first question is not asked it again."""
         handshake = upstream.handshake
         if handshake is None:
@@ -378,7 +448,7 @@ class HostedServer:
 
     # Calls
 
-    async def _wait_for_start(self, timeout_s: float) -> StdioUpstream:
+    async def _wait_for_start(self, timeout_s: float) -> Life:
         if self.state in {ServerState.WAITING, ServerState.QUARANTINED}:
             word = "is quarantined" if self.state is ServerState.QUARANTINED else "is down"
             left_s = max(0.0, self._next_start - self._loop.time())

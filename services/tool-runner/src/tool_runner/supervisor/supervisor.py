@@ -1,16 +1,20 @@
 """The set of wanted servers, from configuration and ``mesh_servers``, and a keeper for each."""
 
 import asyncio
+import functools
 import logging
 from collections.abc import Awaitable, Callable, Iterable
 
 import msgspec
 
-from mcp_proto import buckets
+from mcp_proto import buckets, subjects
 from mcp_proto.contracts.registry import Catalog, InstanceRecord, ServerDefinition
+from mcp_proto.contracts.tasks import policy_problem
 from mcp_proto.contracts.tool_runner import ServerView
+from mcp_proto.contracts.watching import Updated
 from mcp_proto.errors import MeshError
 from mcp_proto.ids import is_server_name, is_tenant_id
+from mcp_proto.server_definitions import connection_problem
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
@@ -20,7 +24,9 @@ from tool_runner.store import DefinitionWatch, PlacementStore
 from tool_runner.supervisor.hosted import HostedServer, HostSettings, ServerState
 from tool_runner.supervisor.keeper import Keeper, Served, Surroundings
 from tool_runner.supervisor.probes import Probes
+from tool_runner.supervisor.settings import operators_own
 from tool_runner.upstreams.children import Children
+from tool_runner.upstreams.secrets import foreign_secret
 
 __all__ = ["Supervisor", "definition_problem"]
 
@@ -38,13 +44,12 @@ def definition_problem(definition: ServerDefinition, reserved: Iterable[str]) ->
         return f"the name {definition.name} belongs to a native toolset"
     if definition.tenant != PLATFORM and not is_tenant_id(definition.tenant):
         return f"{definition.tenant!r} is no tenant"
-    if definition.transport != "stdio":
-        return f"transport {definition.transport!r} does not exist here"
-    if not definition.command:
-        return "it has no command"
+    problem = connection_problem(definition)
+    if problem is not None:
+        return problem
     if definition.concurrency < 1 or definition.timeout_s <= 0:
         return "concurrency and timeout_s must be positive"
-    return None
+    return policy_problem(definition.task, definition.task_tools)
 
 
 class Supervisor:
@@ -79,7 +84,7 @@ class Supervisor:
         self._configured = {(one.tenant, one.name): one for one in configured}
         self._reserved = frozenset(reserved)
         self._children = children
-        self._settings = settings
+        self._settings = msgspec.structs.replace(settings, trusted=self._trusted)
         self._serve = serve
         self._registration = registration
         self._servers_max = servers_max
@@ -168,7 +173,12 @@ class Supervisor:
             definition: ServerDefinition, on_catalog: Callable[[Catalog], None]
         ) -> HostedServer:
             return HostedServer(
-                definition, self._children, self._settings, on_catalog, self._on_restart
+                definition,
+                self._children,
+                self._settings,
+                on_catalog,
+                self._on_restart,
+                functools.partial(_tell, self._bus, definition.tenant, definition.name),
             )
 
         return Surroundings(
@@ -198,13 +208,23 @@ class Supervisor:
         wanted.update(self._definitions.definitions)
         self._problems = {}
         for pair, definition in list(wanted.items()):
-            problem = definition_problem(definition, self._reserved)
+            problem = definition_problem(definition, self._reserved) or foreign_secret(
+                definition,
+                trusted=self._trusted(definition),
+                tenant_secrets=self._settings.network.tenant_secrets,
+            )
             if problem is not None:
                 self._problems[pair] = problem
                 _log.error("server not run: %s", problem, extra={"server": pair[1]})
             if problem is not None or not definition.enabled:
                 del wanted[pair]
         return wanted
+
+    def _trusted(self, definition: ServerDefinition) -> bool:
+        """Whether the operator wrote it: it is shared, or stands in this runner's own file."""
+        pair = (definition.tenant, definition.name)
+        added = pair in self._definitions.definitions
+        return operators_own(definition) or (pair in self._configured and not added)
 
     def _reconcile(self) -> None:
         if self._draining or self._around is None:
@@ -248,6 +268,11 @@ class Supervisor:
         except (MeshError, TimeoutError):
             pass
         return False
+
+
+async def _tell(bus: Bus, tenant: str, server: str, event: Updated) -> None:
+    """Tell every gateway of a resource."""
+    await bus.publish(subjects.event(tenant, "updated", server), msgspec.json.encode(event))
 
 
 def _drains(record: bytes) -> bool:

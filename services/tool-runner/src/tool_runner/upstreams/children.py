@@ -46,8 +46,9 @@ class ChildLimits(msgspec.Struct, frozen=True, kw_only=True):
 class Child:
     """One started program: its pipes and its end. Owned by whoever called ``Children.spawn``."""
 
-    def __init__(self, key: str, marker: str) -> None:
+    def __init__(self, key: str, marker: str, program: str) -> None:
         self.key = key
+        self.program = program
         self.marker = marker
         self.pid = 0
         self.stdin = -1
@@ -108,7 +109,7 @@ class Children:
         """
         caps = limits or ChildLimits()
         self._number += 1
-        child = Child(f"{self._number}", f"{self._name}-{self._number}")
+        child = Child(f"{self._number}", f"{self._name}-{self._number}", argv[0])
         marked = {**env, MARKER: child.marker}
         frame = _spawn_frame(child.key, argv, marked, cwd, caps)
         theirs: list[int] = []
@@ -210,6 +211,8 @@ class Children:
         elif verb == b"failed":
             if not child.started.done():
                 reason = frame[2].decode(errors="replace")
+                # The reaper names the step, "command: No such file"; people want the program.
+                reason = reason.replace("command:", f"{child.program[:200]}:", 1)
                 child.started.set_exception(_failed(f"cannot start the server: {reason}"))
             self._end(child, 127)
         elif verb == b"exited":

@@ -1,5 +1,6 @@
 """Reads every list of a server, all pages of it, with guards against lists without end."""
 
+import functools
 import logging
 from collections.abc import Awaitable, Callable
 
@@ -34,9 +35,15 @@ async def read_offer(name: str, handshake: Handshake, ask: Ask) -> Offer:
     """
     declared = pick(handshake.capabilities)
     bare = not declared  # some servers declare nothing and still have tools
+    # Only a modern server's hints are hints; an old one has no such member.
+    ttls: dict[str, int] = {}
+    if handshake.ttl_ms is not None:
+        ttls["discover"] = handshake.ttl_ms
+    read = functools.partial(_read_all, name, handshake, ask, ttls)
+    read_optional = functools.partial(_read_optional, name, handshake, ask, ttls)
     tools: list[msgspec.Raw] = []
     if bare or "tools" in declared:
-        tools = await _read_all(name, handshake, ask, "tools/list", "tools")
+        tools = await read("tools/list", "tools")
     kept, problems = tools_of(tools)
     for problem in problems[:20]:
         _log.warning("left out of the catalogue: %s", problem, extra={"server": name})
@@ -44,12 +51,10 @@ async def read_offer(name: str, handshake: Handshake, ask: Ask) -> Offer:
     templates: list[msgspec.Raw] = []
     prompts: list[msgspec.Raw] = []
     if "resources" in declared:
-        resources = await _read_optional(name, handshake, ask, "resources/list", "resources")
-        templates = await _read_optional(
-            name, handshake, ask, "resources/templates/list", "resourceTemplates"
-        )
+        resources = await read_optional("resources/list", "resources")
+        templates = await read_optional("resources/templates/list", "resourceTemplates")
     if "prompts" in declared:
-        prompts = await _read_optional(name, handshake, ask, "prompts/list", "prompts")
+        prompts = await read_optional("prompts/list", "prompts")
     return Offer(
         tools=kept,
         resources=tuple(resources),
@@ -58,22 +63,24 @@ async def read_offer(name: str, handshake: Handshake, ask: Ask) -> Offer:
         capabilities=handshake.capabilities,
         server_info=handshake.server_info,
         instructions=handshake.instructions,
+        ttls_ms=ttls,
     )
 
 
 async def _read_optional(
-    name: str, handshake: Handshake, ask: Ask, method: str, member: str
+    name: str, handshake: Handshake, ask: Ask, ttls: dict[str, int], method: str, member: str
 ) -> list[msgspec.Raw]:
     try:
-        return await _read_all(name, handshake, ask, method, member)
+        return await _read_all(name, handshake, ask, ttls, method, member)
     except MeshError as error:
         _log.warning("%s failed: %s", method, error.message, extra={"server": name})
         return []
 
 
 async def _read_all(
-    name: str, handshake: Handshake, ask: Ask, method: str, member: str
+    name: str, handshake: Handshake, ask: Ask, ttls: dict[str, int], method: str, member: str
 ) -> list[msgspec.Raw]:
+    """All pages; the least ``ttlMs`` of them goes into ``ttls``."""
     base = discover_params() if handshake.modern else b"{}"
     params = base
     items: list[msgspec.Raw] = []
@@ -88,6 +95,8 @@ async def _read_all(
         if page is None:
             raise _unreadable(name, f"{method} gave a malformed result")
         items += page.items
+        if handshake.modern and page.ttl_ms is not None:
+            ttls[member] = min(page.ttl_ms, ttls.get(member, page.ttl_ms))
         if page.cursor is None:
             return items[:ITEMS_MAX]
         if page.cursor in seen or len(items) >= ITEMS_MAX:

@@ -14,7 +14,7 @@ from typing import cast
 
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.framing import Line, LineFramer, TooLong, to_line
-from mcp_proto.limits import EDGE_MESSAGE_BYTES
+from mcp_proto.limits import UPSTREAM_MESSAGE_BYTES
 from tool_runner.upstreams.children import Child
 
 __all__ = ["LOG_RING_BYTES", "LogPipe", "Pipes"]
@@ -159,7 +159,7 @@ class _Reading(asyncio.Protocol):
         on_too_long: Callable[[TooLong], None],
         on_end: Callable[[], None],
     ) -> None:
-        self._framer = LineFramer(EDGE_MESSAGE_BYTES)
+        self._framer = LineFramer(UPSTREAM_MESSAGE_BYTES)
         self._on_line = on_line
         self._on_too_long = on_too_long
         self._on_end = on_end

@@ -17,11 +17,13 @@ from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.limits import LIST_TIMEOUT_S
 from mesh_chassis.tasks import Tasks
+from tool_runner.core.askers import Askers
 from tool_runner.core.dialect import Handshake, discover_params
 from tool_runner.core.environment import child_environment
 from tool_runner.upstreams.children import Child, ChildLimits, Children
 from tool_runner.upstreams.handshake import shake_hands
 from tool_runner.upstreams.listing import read_offer
+from tool_runner.upstreams.notices import Notices
 from tool_runner.upstreams.pipes import Pipes
 from tool_runner.upstreams.session import Session, Wire
 from tool_runner.upstreams.upstream import Listener, Offer, Request
@@ -62,6 +64,7 @@ class StdioUpstream:
         listener: hears of changed lists.
         settings: bounds.
         legacy: the era is known to be legacy.
+        askers: what is known of the server's habit to ask back, over all its lives.
     """
 
     def __init__(
@@ -72,6 +75,7 @@ class StdioUpstream:
         *,
         settings: StdioSettings | None = None,
         legacy: bool = False,
+        askers: Askers | None = None,
     ) -> None:
         self._definition = definition
         self._children = children
@@ -89,7 +93,9 @@ class StdioUpstream:
             Wire(self._write, self._write_now, self._broken, self._suspect),
             listener,
             silence_max_s=definition.timeout_s,
+            askers=askers,
         )
+        self._notices = Notices(definition.name, self.session, listener, self._tasks)
 
     @property
     def pid(self) -> int:
@@ -135,6 +141,10 @@ class StdioUpstream:
         if handshake is None:
             raise self._error("is not connected", Outcome.NOT_EXECUTED)
         return await read_offer(self._definition.name, handshake, self._ask)
+
+    async def watch(self, uris: frozenset[str]) -> dict[str, str]:
+        """See ``Upstream``."""
+        return await self._notices.watch(uris)
 
     async def wait_ended(self) -> str:
         """See ``Upstream``."""
@@ -193,8 +203,7 @@ class StdioUpstream:
             return self.session.ask(method, params, budget)
 
         self.session.handshake = await shake_hands(ask, self.session.tell, legacy=self._legacy)
-        if self.session.handshake.modern:
-            self._tasks.spawn(self._listen(), name="listen")
+        self._notices.open()
         return await self.read_offer()
 
     async def _or_reason(self, work: Awaitable[Offer]) -> Offer:
@@ -213,22 +222,6 @@ class StdioUpstream:
 
     async def _ask(self, method: str, params: bytes) -> msgspec.Raw | ErrorObject:
         return await self.session.ask(method, params, LIST_TIMEOUT_S)
-
-    async def _listen(self) -> None:
-        """Modern servers tell of changes only to those who listen; a lost listen is renewed."""
-        wanted = b'"notifications":{"toolsListChanged":true,"promptsListChanged":true,'
-        wanted += b'"resourcesListChanged":true}'
-        params = b"{" + wanted + b"," + discover_params()[1:]
-        for _ in range(_LISTENS_MAX):
-            try:
-                answer = await self.session.ask("subscriptions/listen", params, _LISTEN_S)
-            except MeshError as error:
-                # Usually the child has ended; then its next life listens anew.
-                server = self._definition.name
-                _log.info("no longer listens: %s", error.message, extra={"server": server})
-                return
-            if isinstance(answer, ErrorObject):
-                return  # it has no lists that change
 
     async def _write(self, message: bytes, timeout_s: float) -> None:
         if self._pipes is None:
@@ -293,5 +286,3 @@ class StdioUpstream:
 
 
 _EOF_TO_EXIT_S = 0.5
-_LISTENS_MAX = 100
-_LISTEN_S = 24 * 3600.0

@@ -1,18 +1,23 @@
 """What the runner needs of a connection to an MCP server, whatever carries it."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
 from mcp_proto.contracts.registry import CatalogTool
+from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.errors import ErrorObject
+from tool_runner.upstreams.asks import Asks
 
 __all__ = ["Listener", "Offer", "Request", "Upstream"]
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
-    """Everything a server offers: all pages of every list, objects byte for byte."""
+    """Everything a server offers: all pages of every list, objects byte for byte.
+
+    ``ttls_ms`` as in ``Catalog``.
+    """
 
     tools: tuple[CatalogTool, ...] = ()
     resources: tuple[msgspec.Raw, ...] = ()
@@ -21,6 +26,7 @@ class Offer(msgspec.Struct, frozen=True, kw_only=True):
     capabilities: msgspec.Raw = msgspec.Raw(b"{}")
     server_info: msgspec.Raw = msgspec.Raw(b"{}")
     instructions: str = ""
+    ttls_ms: dict[str, int] = {}
 
 
 class Request(msgspec.Struct, frozen=True, kw_only=True):
@@ -32,12 +38,27 @@ class Request(msgspec.Struct, frozen=True, kw_only=True):
         timeout_s: budget, in seconds.
         notify: takes a JSON-RPC notification for the caller (progress, log), in order; None when
             the caller hears none.
+        task_s: seconds for which the durable task is kept whose call it is, which the server's
+            ``timeout_s`` does not bound; 0 = it is no task's.
+        tenant: whose call it is.
+        caller: who calls, in that tenant; None for an unsigned call where those are allowed.
+        asks: takes what the server asks of its client during this call (``asks.ask``,
+            ``asks.begin``); None = the caller declared nothing that could be asked.
     """
 
     method: str
     params: msgspec.Raw
     timeout_s: float
     notify: Callable[[bytes], Awaitable[None]] | None = None
+    task_s: float = 0.0
+    tenant: str = ""
+    caller: CallerContext | None = None
+    asks: Asks | None = None
+
+    @property
+    def task(self) -> bool:
+        """Whether it is the call of a durable task."""
+        return self.task_s > 0
 
 
 class Listener(Protocol):
@@ -78,6 +99,19 @@ class Upstream(Protocol):
 
     async def read_offer(self) -> Offer:
         """Read every list again."""
+        ...
+
+    async def watch(self, uris: frozenset[str]) -> Mapping[str, str]:
+        """Hear of exactly these resources from now on (``Listener.resource_updated``).
+
+        ``notices.Notices`` does it for any transport that has ``ask`` and ``listen``.
+
+        Returns:
+            URI → why the server does not watch it, as public text; all others are watched.
+
+        Raises:
+            MeshError: ``upstream``, ``deadline``: what is watched now is not known.
+        """
         ...
 
     async def wait_ended(self) -> str:

@@ -1,0 +1,108 @@
+"""``mesh_virtuals``: virtual servers, those added at run time and those of the registry's file.
+
+Gateways watch this bucket and show them; the registry only writes it, by compare-and-set.
+"""
+
+from collections.abc import Callable
+
+import msgspec
+
+from mcp_proto import buckets
+from mcp_proto.contracts.virtuals import VirtualRecord
+from mcp_proto.errors import ErrorKind, MeshError
+from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket_view import BucketView
+from mesh_chassis.bus.connection import Bus
+
+__all__ = ["VIRTUALS_MAX", "VirtualStore"]
+
+VIRTUALS_MAX = 1_000
+"""Virtual servers of all tenants together: every gateway holds all of them."""
+
+_CAS_ATTEMPTS = 8
+
+_RECORD = msgspec.json.Decoder(VirtualRecord)
+
+Change = Callable[[VirtualRecord | None], VirtualRecord | None]
+"""What is stored → what shall be; raises ``MeshError`` to refuse; the same object = no write."""
+
+
+class VirtualStore:
+    """Virtual servers. Make it with ``open``."""
+
+    def __init__(self, kv: KV) -> None:
+        self._kv = kv
+        self._view: BucketView[VirtualRecord] = BucketView(kv, lambda _, raw: _RECORD.decode(raw))
+
+    @classmethod
+    async def open(cls, bus: Bus, *, replicas: int) -> "VirtualStore":
+        """Ensure the bucket and load it.
+
+        Raises:
+            MeshError: the broker refuses or does not answer.
+        """
+        store = cls(await KV.ensure(bus, buckets.VIRTUALS, replicas=replicas))
+        await store._view.start()
+        return store
+
+    async def close(self) -> None:
+        """Stop watching."""
+        await self._view.stop()
+
+    @property
+    def fresh(self) -> bool:
+        """Whether the copy is proven to be current."""
+        return self._view.fresh
+
+    def all(self) -> list[VirtualRecord]:
+        """Every record, by tenant and name."""
+        return sorted(
+            self._view.values(), key=lambda one: (one.definition.tenant, one.definition.name)
+        )
+
+    async def change(self, tenant: str, name: str, change: Change) -> None:
+        """Write what ``change`` makes of the stored record; None = remove it.
+
+        Raises:
+            MeshError: of ``change``; ``overloaded`` when others change it all the time or there
+                are too many.
+        """
+        key = buckets.key(tenant, name)
+        for _ in range(_CAS_ATTEMPTS):
+            entry = await self._kv.get(key)
+            old = _read(entry.value) if entry is not None else None
+            new = change(old)
+            if new is old:
+                return
+            if old is None and len(self._view.values()) >= VIRTUALS_MAX:
+                raise MeshError(
+                    ErrorKind.OVERLOADED, f"at most {VIRTUALS_MAX} virtual servers can be defined"
+                )
+            try:
+                if new is None:
+                    assert entry is not None
+                    await self._kv.delete(key, revision=entry.revision)
+                    return
+                value = msgspec.json.encode(new)
+                if entry is None:
+                    revision = await self._kv.create(key, value)
+                else:
+                    revision = await self._kv.update(key, value, entry.revision)
+            except Conflict:
+                continue
+            # Who lists right after a change sees it.
+            await self._view.seen(revision)
+            return
+        raise MeshError(
+            ErrorKind.OVERLOADED,
+            f"virtual server {name} is being changed by others",
+            retry_after_s=0.2,
+        )
+
+
+def _read(value: bytes) -> VirtualRecord | None:
+    """A record; one that cannot be read may be replaced like none."""
+    try:
+        return _RECORD.decode(value)
+    except msgspec.DecodeError:
+        return None
