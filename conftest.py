@@ -17,6 +17,12 @@ EXPECTED_SKIPS: tuple[str, ...] = (
 _skipped: list[str] = []
 
 
+@pytest.hookimpl(optionalhook=True)
+def pytest_xdist_auto_num_workers() -> int:
+    """Two workers per core: most of these tests wait for processes, sockets and time limits."""
+    return 2 * (os.cpu_count() or 1)
+
+
 @pytest.hookimpl(hookwrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Iterator[None]:
     outcome = yield

@@ -56,6 +56,7 @@ async def everything_works_again(mesh: RunningMesh, sessions: list[dict[str, str
             assert await ping(base, headers) == 200
 
 
+@pytest.mark.slow
 async def test_broker_killed_and_started_again_loses_nothing_that_was_stored(
     mesh_pair: RunningMesh,
 ) -> None:

@@ -15,6 +15,8 @@ from tests.e2e.wire import post_modern
 from mcp_proto.contracts.tasks import TaskRecord
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, TASKS_EXTENSION
 
+pytestmark = pytest.mark.slow
+
 META: dict[str, object] = {
     PROTOCOL_VERSION: "2026-07-28",
     CLIENT_CAPABILITIES: {"extensions": {TASKS_EXTENSION: {}}},

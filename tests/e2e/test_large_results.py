@@ -16,7 +16,7 @@ BULK = Path(__file__).parent / "servers" / "bulk.py"
 SIZE = 11_000_000
 EDGE_BYTES = 10 * 1024 * 1024
 
-pytestmark = pytest.mark.timeout(90)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(90)]
 
 
 @pytest.fixture

@@ -11,6 +11,8 @@ from mcp import Client, MCPError
 from mcp.types import ElicitRequestParams, ElicitResult
 from tests.e2e.running_mesh import RunningMesh
 
+pytestmark = pytest.mark.slow
+
 FAR = Path(__file__).parent / "servers" / "far.py"
 
 

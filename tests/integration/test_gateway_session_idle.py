@@ -10,6 +10,8 @@ from gateway.config import LimitsConfig
 from gateway.edges import sse
 from gateway.testing import JSON_HEADERS, running_gateway, surrounded
 
+pytestmark = pytest.mark.slow
+
 IDLE_S = 1.5
 INITIALIZE = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {}}
 

@@ -317,6 +317,7 @@ async def test_a_stopping_runner_says_what_it_leaves_behind(around, connect_bus,
     assert task["error"]["data"]["outcome"] == "unknown"
 
 
+@pytest.mark.slow
 async def test_a_lost_owner_makes_its_task_fail(around, connect_bus, peer) -> None:
     dying = await connect_bus("tool-runner", "runner-2")
     config = ToolRunnerConfig(

@@ -17,7 +17,7 @@ from tests.integration.asking_runner import EVERYTHING, TESTS, asking_runner, qu
 from mcp_proto.contracts.registry import ServerDefinition
 from mesh_chassis.testing.conditions import eventually
 
-pytestmark = pytest.mark.usefixtures("broker")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("broker")]
 CHOSEN = {"action": "accept", "content": {"colour": "red"}}
 
 

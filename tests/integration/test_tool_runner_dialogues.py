@@ -28,7 +28,7 @@ from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from tool_runner.dialogues import Dialogue
 
-pytestmark = pytest.mark.usefixtures("broker")
+pytestmark = [pytest.mark.slow, pytest.mark.usefixtures("broker")]
 
 
 @pytest.fixture

@@ -20,6 +20,8 @@ from tests.integration.watched_mesh import (
 from gateway.testing import LineClient, running_gateway, surrounded
 from mesh_chassis.testing.conditions import eventually
 
+pytestmark = pytest.mark.slow
+
 LATENCY_MAX_S = 0.5
 
 

@@ -14,7 +14,7 @@ from tool_runner.upstreams.pending import Owner, Pending
 
 __all__ = ["ASK_S", "NO_ROOTS", "UNHEARD_MAX", "Roots"]
 
-ASK_S = 1.0
+ASK_S = 0.25
 """Longest wait for a server to ask again after it was told that the roots have changed."""
 
 UNHEARD_MAX = 2
