@@ -180,6 +180,7 @@ async def test_silent_instance_that_answers_pings_keeps_its_servers(
     await mesh.becomes("notes", "down")
 
 
+@pytest.mark.slow
 async def test_broker_outage_longer_than_the_heartbeat_buries_nobody(
     mesh: Mesh, broker, connect_bus
 ) -> None:

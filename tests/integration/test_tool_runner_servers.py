@@ -233,6 +233,7 @@ def descendants(pid: int) -> set[int]:
     return found
 
 
+@pytest.mark.slow
 async def test_holder_that_stops_hands_over_without_a_failed_call(mesh: Mesh) -> None:
     first = await mesh.run("runner-1", evil())
     await mesh.until_it_answers()
