@@ -374,7 +374,7 @@ async def test_child_that_stops_reading_blocks_nobody_for_ever(rig):
 
 
 async def test_frozen_child_is_replaced_after_the_time_of_a_call_and_a_ping(rig, monkeypatch):
-    monkeypatch.setattr("tool_runner.upstreams.stdio.PING_S", 0.2)
+    monkeypatch.setattr("tool_runner.upstreams.session_upstream.PING_S", 0.2)
     upstream = await rig.started(timeout_s=0.3)
     error = await failure(rig.call(upstream, "freeze", timeout_s=0.3))
     assert error.kind is ErrorKind.DEADLINE
@@ -383,7 +383,7 @@ async def test_frozen_child_is_replaced_after_the_time_of_a_call_and_a_ping(rig,
 
 
 async def test_slow_but_living_child_is_not_replaced(rig, monkeypatch):
-    monkeypatch.setattr("tool_runner.upstreams.stdio.PING_S", 0.2)
+    monkeypatch.setattr("tool_runner.upstreams.session_upstream.PING_S", 0.2)
     upstream = await rig.started(timeout_s=0.3)
     await failure(rig.call(upstream, "hang", timeout_s=0.3))
     assert await rig.call(upstream, "pid") == str(upstream.pid)

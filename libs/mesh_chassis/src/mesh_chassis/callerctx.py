@@ -24,6 +24,7 @@ from mcp_proto.contracts.tenant_auth import CallerContext, SealedKey
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.ids import ulid
 from mcp_proto.limits import CLOCK_LEEWAY_S, HEADER_BYTES_MAX
+from mesh_chassis import base64url
 from mesh_chassis.clock import now_ms
 from mesh_chassis.config import ConfigError, read_secret
 from mesh_chassis.keyring import KeyRing
@@ -141,18 +142,6 @@ def new_signing_key(kek: bytes, *, created_ms: int, use_from_ms: int) -> SealedK
     )
 
 
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _unb64(text: str) -> bytes:
-    # Strict: one token, one spelling. The lenient decoder skips foreign characters.
-    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    if _b64(data) != text:
-        raise binascii.Error("not canonical")
-    return data
-
-
 class _Signed(msgspec.Struct, frozen=True):
     token: str
     kid: str
@@ -202,9 +191,9 @@ class ContextSigner:
         if expires <= now:
             raise MeshError(ErrorKind.UNAUTHENTICATED, "the credential has expired")
         kid, private = self._key(now)
-        body = _b64(_encoder.encode(msgspec.structs.replace(context, exp=expires)))
+        body = base64url.encode(_encoder.encode(msgspec.structs.replace(context, exp=expires)))
         signed = f"{kid}.{body}"
-        token = f"{signed}.{_b64(private.sign(signed.encode()))}"
+        token = f"{signed}.{base64url.encode(private.sign(signed.encode()))}"
         self._cache[who] = _Signed(token, kid, now + (expires - now) // 2, expires)
         if len(self._cache) > CACHE_MAX:
             self._cache.popitem(last=False)
@@ -262,8 +251,8 @@ class ContextVerifier:
             public = self._ring.public_key(kid)
             if public is None:
                 raise _refused("the caller context names an unknown key", kid[:64])
-            public.verify(_unb64(signature), f"{kid}.{body}".encode())
-            context = _decoder.decode(_unb64(body))
+            public.verify(base64url.decode(signature), f"{kid}.{body}".encode())
+            context = _decoder.decode(base64url.decode(body))
         except InvalidSignature:
             raise _refused("the caller context has a wrong signature", "signature") from None
         except (ValueError, msgspec.DecodeError) as error:

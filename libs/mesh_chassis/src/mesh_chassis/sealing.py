@@ -7,8 +7,6 @@ sealed. The purpose is authenticated with the token: a sealed task id is no seal
 AES-256-GCM with random nonces is safe up to 2^32 tokens per key; a key seals for 30 days.
 """
 
-import base64
-import binascii
 import os
 from collections.abc import Callable
 
@@ -17,6 +15,7 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from mcp_proto.contracts.tenant_auth import SealingKey
 from mcp_proto.errors import ErrorKind, MeshError
+from mesh_chassis import base64url
 from mesh_chassis.clock import now_ms
 from mesh_chassis.keyring import SEAL_PREFIX, SealRing
 
@@ -103,7 +102,7 @@ class Sealer:
             raise MeshError(ErrorKind.BUS, "no sealing key is known yet", retry_after_s=1.0)
         nonce = os.urandom(NONCE_BYTES)
         sealed = self._cipher(record).encrypt(nonce, payload, _aad(record.kid, purpose))
-        token = f"{record.kid}.{_b64(nonce + sealed)}"
+        token = f"{record.kid}.{base64url.encode(nonce + sealed)}"
         if len(token) > TOKEN_CHARS_MAX:
             raise MeshError(
                 ErrorKind.TOO_LARGE, f"a sealed value exceeds {TOKEN_CHARS_MAX} characters"
@@ -122,7 +121,7 @@ class Sealer:
         if record is None or len(token) > TOKEN_CHARS_MAX:
             raise _refused("unknown key, or too long")
         try:
-            data = _unb64(body)
+            data = base64url.decode(body)
             if len(data) < NONCE_BYTES + TAG_BYTES:
                 raise _refused("too short")
             cipher = self._cipher(record)
@@ -144,18 +143,6 @@ class Sealer:
 
 def _aad(kid: str, purpose: str) -> bytes:
     return f"{kid}.{purpose}".encode()
-
-
-def _b64(data: bytes) -> str:
-    return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
-
-
-def _unb64(text: str) -> bytes:
-    # Strict: one token, one spelling. The lenient decoder skips foreign characters.
-    data = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
-    if _b64(data) != text:
-        raise binascii.Error("not canonical")
-    return data
 
 
 def _refused(internal: str) -> MeshError:

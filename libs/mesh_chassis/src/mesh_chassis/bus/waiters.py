@@ -5,6 +5,7 @@ Their methods run inside the parser or the sweep of the mux: they never block an
 
 import asyncio
 import logging
+from abc import ABC, abstractmethod
 from collections.abc import Callable
 from typing import TYPE_CHECKING
 
@@ -34,7 +35,7 @@ _log = logging.getLogger(__name__)
 Answer = tuple[bytes, bytes] | MeshError
 
 
-class Waiter:
+class Waiter(ABC):
     """Something that waits for replies under one token.
 
     Attributes:
@@ -52,17 +53,17 @@ class Waiter:
         self.sent = 0
         self.token = b""
 
+    @abstractmethod
     def accept(self, payload: bytes, block: bytes) -> None:
         """Take one reply."""
-        raise NotImplementedError
 
+    @abstractmethod
     def check(self, now: float) -> None:
         """Called once ``wake`` has passed."""
-        raise NotImplementedError
 
+    @abstractmethod
     def fail(self, error: MeshError) -> None:
         """End the wait with an error."""
-        raise NotImplementedError
 
     @property
     def acknowledged(self) -> bool:

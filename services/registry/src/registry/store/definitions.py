@@ -10,7 +10,8 @@ import msgspec
 from mcp_proto import buckets
 from mcp_proto.contracts.registry import RestartRecord, ServerDefinition, restart_key
 from mcp_proto.errors import ErrorKind, MeshError
-from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket import KV
+from mesh_chassis.bucket_change import change_entry
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
 
@@ -21,7 +22,6 @@ Pair = tuple[str, str]
 DEFINITIONS_MAX = 1_000
 """Servers defined at run time: each is a child process somewhere."""
 
-_CAS_ATTEMPTS = 8
 _RESTART = "restart."
 
 _DEFINITION = msgspec.json.Decoder(ServerDefinition)
@@ -96,18 +96,17 @@ class DefinitionStore:
 
     async def remove(self, tenant: str, name: str) -> bool:
         """Remove a definition; False when there is none."""
-        key = buckets.key(tenant, name)
-        for _ in range(_CAS_ATTEMPTS):
-            entry = await self._kv.get(key)
-            if entry is None:
-                return False
-            try:
-                await self._kv.delete(key, revision=entry.revision)
-            except Conflict:
-                continue
+        found = False
+
+        def make(stored: bytes | None) -> bytes | None:
+            nonlocal found
+            found = stored is not None
+            return None
+
+        await change_entry(self._kv, buckets.key(tenant, name), make, what=_what(name))
+        if found:
             await self._kv.purge(restart_key(tenant, name))
-            return True
-        raise _contended(name)
+        return found
 
     async def restart(self, tenant: str, name: str) -> bool:
         """Raise the generation of a definition; False when there is none."""
@@ -125,20 +124,16 @@ class DefinitionStore:
         Returns:
             The new generation.
         """
-        key = restart_key(tenant, name)
-        for _ in range(_CAS_ATTEMPTS):
-            entry = await self._kv.get(key)
-            generation = 1 + (_RECORD.decode(entry.value).generation if entry is not None else 0)
+        generation = 0
+
+        def make(stored: bytes | None) -> bytes:
+            nonlocal generation
+            generation = 1 + (_RECORD.decode(stored).generation if stored is not None else 0)
             record = RestartRecord(name=name, tenant=tenant, generation=generation)
-            try:
-                if entry is None:
-                    await self._kv.create(key, msgspec.json.encode(record))
-                else:
-                    await self._kv.update(key, msgspec.json.encode(record), entry.revision)
-            except Conflict:
-                continue
-            return generation
-        raise _contended(name)
+            return msgspec.json.encode(record)
+
+        await change_entry(self._kv, restart_key(tenant, name), make, what=_what(name))
+        return generation
 
     async def _change(
         self,
@@ -146,28 +141,20 @@ class DefinitionStore:
         name: str,
         change: Callable[[ServerDefinition | None], ServerDefinition | None],
     ) -> ServerDefinition | None:
-        key = buckets.key(tenant, name)
-        for _ in range(_CAS_ATTEMPTS):
-            entry = await self._kv.get(key)
-            new = change(_DEFINITION.decode(entry.value) if entry is not None else None)
-            if new is None:
-                return None
-            try:
-                if entry is None:
-                    await self._kv.create(key, msgspec.json.encode(new))
-                else:
-                    await self._kv.update(key, msgspec.json.encode(new), entry.revision)
-            except Conflict:
-                continue
-            return new
-        raise _contended(name)
+        new: ServerDefinition | None = None
+
+        def make(stored: bytes | None) -> bytes | None:
+            nonlocal new
+            new = change(_DEFINITION.decode(stored) if stored is not None else None)
+            return stored if new is None else msgspec.json.encode(new)
+
+        await change_entry(self._kv, buckets.key(tenant, name), make, what=_what(name))
+        return new
 
 
 def _read(key: str, value: bytes) -> ServerDefinition | None:
     return None if key.startswith(_RESTART) and key.count(".") == 2 else _DEFINITION.decode(value)
 
 
-def _contended(name: str) -> MeshError:
-    return MeshError(
-        ErrorKind.OVERLOADED, f"server {name} is being changed by others", retry_after_s=0.2
-    )
+def _what(name: str) -> str:
+    return f"server {name}"

@@ -10,7 +10,8 @@ import msgspec
 from mcp_proto import buckets
 from mcp_proto.contracts.virtuals import VirtualRecord
 from mcp_proto.errors import ErrorKind, MeshError
-from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket import KV
+from mesh_chassis.bucket_change import change_entry
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
 
@@ -18,8 +19,6 @@ __all__ = ["VIRTUALS_MAX", "VirtualStore"]
 
 VIRTUALS_MAX = 1_000
 """Virtual servers of all tenants together: every gateway holds all of them."""
-
-_CAS_ATTEMPTS = 8
 
 _RECORD = msgspec.json.Decoder(VirtualRecord)
 
@@ -67,37 +66,23 @@ class VirtualStore:
             MeshError: of ``change``; ``overloaded`` when others change it all the time or there
                 are too many.
         """
-        key = buckets.key(tenant, name)
-        for _ in range(_CAS_ATTEMPTS):
-            entry = await self._kv.get(key)
-            old = _read(entry.value) if entry is not None else None
+
+        def make(stored: bytes | None) -> bytes | None:
+            old = _read(stored) if stored is not None else None
             new = change(old)
             if new is old:
-                return
+                return stored
             if old is None and len(self._view.values()) >= VIRTUALS_MAX:
                 raise MeshError(
                     ErrorKind.OVERLOADED, f"at most {VIRTUALS_MAX} virtual servers can be defined"
                 )
-            try:
-                if new is None:
-                    assert entry is not None
-                    await self._kv.delete(key, revision=entry.revision)
-                    return
-                value = msgspec.json.encode(new)
-                if entry is None:
-                    revision = await self._kv.create(key, value)
-                else:
-                    revision = await self._kv.update(key, value, entry.revision)
-            except Conflict:
-                continue
+            return None if new is None else msgspec.json.encode(new)
+
+        key = buckets.key(tenant, name)
+        revision = await change_entry(self._kv, key, make, what=f"virtual server {name}")
+        if revision:
             # Who lists right after a change sees it.
             await self._view.seen(revision)
-            return
-        raise MeshError(
-            ErrorKind.OVERLOADED,
-            f"virtual server {name} is being changed by others",
-            retry_after_s=0.2,
-        )
 
 
 def _read(value: bytes) -> VirtualRecord | None:

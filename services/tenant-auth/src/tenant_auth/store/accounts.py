@@ -15,6 +15,7 @@ from mcp_proto import buckets
 from mcp_proto.contracts.tenant_auth import Cut, KeyRecord, Principal, Tenant
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket_change import change_entry
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
 
@@ -24,7 +25,6 @@ CUT_KEEP_S = 600
 """A cut stays this long: twenty lifetimes of a cached identity, and any outage a gateway may
 bridge from its cache (30 s) is over by then."""
 
-_CAS_ATTEMPTS = 8
 _LOOKUPS_MAX = 16
 
 Record = Tenant | Principal | KeyRecord
@@ -162,26 +162,18 @@ class AccountStore:
     async def _change(
         self, kind: type[T], names: tuple[str, ...], change: Callable[[T | None], T]
     ) -> T:
-        key = buckets.key(*names)
-        for _ in range(_CAS_ATTEMPTS):
-            entry = await self._kv.get(key)
-            old = msgspec.json.decode(entry.value, type=kind) if entry is not None else None
+        made: list[T] = []
+
+        def make(stored: bytes | None) -> bytes | None:
+            old = msgspec.json.decode(stored, type=kind) if stored is not None else None
             new = change(old)
-            if new == old:
-                return new
-            value = msgspec.json.encode(new)
-            try:
-                if entry is None:
-                    revision = await self._kv.create(key, value)
-                else:
-                    revision = await self._kv.update(key, value, entry.revision)
-            except Conflict:
-                continue
+            made[:] = [new]
+            return stored if new == old else msgspec.json.encode(new)
+
+        revision = await change_entry(self._kv, buckets.key(*names), make, what="the record")
+        if revision:
             await self._view.seen(revision)
-            return new
-        raise MeshError(
-            ErrorKind.OVERLOADED, "the record is being changed by others", retry_after_s=0.2
-        )
+        return made[0]
 
 
 def _read(key: str, value: bytes) -> Record | None:

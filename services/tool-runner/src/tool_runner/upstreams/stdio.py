@@ -7,40 +7,30 @@ next life.
 """
 
 import asyncio
-import logging
 import os
 from collections.abc import Awaitable
 
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
-from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-from mcp_proto.limits import LIST_TIMEOUT_S
-from mesh_chassis.tasks import Tasks
+from mcp_proto.errors import MeshError, Outcome
 from tool_runner.core.askers import Askers
-from tool_runner.core.dialect import Handshake, discover_params
 from tool_runner.core.environment import child_environment
 from tool_runner.upstreams.children import Child, ChildLimits, Children
-from tool_runner.upstreams.handshake import shake_hands
-from tool_runner.upstreams.listing import read_offer
-from tool_runner.upstreams.notices import Notices
 from tool_runner.upstreams.pipes import Pipes
-from tool_runner.upstreams.session import Session, Wire
-from tool_runner.upstreams.upstream import Listener, Offer, Request
+from tool_runner.upstreams.session_upstream import SessionUpstream
+from tool_runner.upstreams.upstream import Listener, Offer
 
 __all__ = ["StdioSettings", "StdioUpstream"]
 
-_log = logging.getLogger(__name__)
-
 WRITE_ROOM_S = 5.0
 """Longest wait for a child to read before a request to it is refused."""
-PING_S = 5.0
-"""A child that let a call run out in silence has this long to answer a ping."""
 EXIT_AFTER_EOF_S = 2.0
 """MCP shutdown: after stdin is closed, how long the child may take to exit by itself."""
 TERM_GRACE_S = 1.0
 """Between SIGTERM and SIGKILL of the group."""
 GONE_S = 5.0
+_TASKS_MAX = 8
 
 
 class StdioSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -55,7 +45,7 @@ class StdioSettings(msgspec.Struct, frozen=True, kw_only=True):
     limits: ChildLimits = ChildLimits()
 
 
-class StdioUpstream:
+class StdioUpstream(SessionUpstream):
     """``Upstream`` over a child process.
 
     Args:
@@ -77,25 +67,21 @@ class StdioUpstream:
         legacy: bool = False,
         askers: Askers | None = None,
     ) -> None:
-        self._definition = definition
+        settings = settings or StdioSettings()
+        super().__init__(
+            definition,
+            listener,
+            start_timeout_s=settings.start_timeout_s,
+            legacy=legacy,
+            askers=askers,
+            tasks_max=_TASKS_MAX,
+        )
         self._children = children
-        self._settings = settings or StdioSettings()
-        self._legacy = legacy
+        self._settings = settings
         self._child: Child | None = None
         self._pipes: Pipes | None = None
-        self._ended: asyncio.Future[str] = asyncio.get_running_loop().create_future()
-        self._tasks = Tasks(f"upstream {definition.name}", tasks_max=8)
-        self._checking = False
         self._closing = False
         self._closed_at = 0.0
-        self.session = Session(
-            definition.name,
-            Wire(self._write, self._write_now, self._broken, self._suspect),
-            listener,
-            silence_max_s=definition.timeout_s,
-            askers=askers,
-        )
-        self._notices = Notices(definition.name, self.session, listener, self._tasks)
 
     @property
     def pid(self) -> int:
@@ -107,11 +93,6 @@ class StdioUpstream:
         """Whether anything readable ever came from the child."""
         return self.session.heard_at > 0
 
-    @property
-    def handshake(self) -> Handshake | None:
-        """What the server said of itself; None before."""
-        return self.session.handshake
-
     def log_tail(self, lines: int = 20) -> list[str]:
         """Newest lines of the child's stderr."""
         return self._pipes.log.tail(lines) if self._pipes else []
@@ -122,33 +103,11 @@ class StdioUpstream:
         if not definition.command:
             raise self._error("has no command", Outcome.NOT_EXECUTED)
         try:
-            async with asyncio.timeout(self._settings.start_timeout_s):
+            async with asyncio.timeout(self._start_timeout_s):
                 await self._spawn()
-                return await self._or_reason(self._open())
+                return await self._or_reason(self._shake())
         except TimeoutError:
-            raise self._error(
-                f"did not speak MCP within {self._settings.start_timeout_s:.3g} s",
-                Outcome.NOT_EXECUTED,
-            ) from None
-
-    async def call(self, request: Request) -> bytes | ErrorObject:
-        """See ``Upstream``."""
-        return await self.session.call(request)
-
-    async def read_offer(self) -> Offer:
-        """See ``Upstream``."""
-        handshake = self.session.handshake
-        if handshake is None:
-            raise self._error("is not connected", Outcome.NOT_EXECUTED)
-        return await read_offer(self._definition.name, handshake, self._ask)
-
-    async def watch(self, uris: frozenset[str]) -> dict[str, str]:
-        """See ``Upstream``."""
-        return await self._notices.watch(uris)
-
-    async def wait_ended(self) -> str:
-        """See ``Upstream``."""
-        return await asyncio.shield(self._ended)
+            raise self._too_slow() from None
 
     def kill(self) -> None:
         """End the whole group at once; ``close`` must still follow."""
@@ -196,16 +155,6 @@ class StdioUpstream:
         )
         await self._pipes.open()
 
-    async def _open(self) -> Offer:
-        budget = self._settings.start_timeout_s
-
-        def ask(method: str, params: bytes) -> Awaitable[msgspec.Raw | ErrorObject]:
-            return self.session.ask(method, params, budget)
-
-        self.session.handshake = await shake_hands(ask, self.session.tell, legacy=self._legacy)
-        self._notices.open()
-        return await self.read_offer()
-
     async def _or_reason(self, work: Awaitable[Offer]) -> Offer:
         """Await ``work``; when it fails because the child is ending, say how that ended."""
         try:
@@ -220,9 +169,6 @@ class StdioUpstream:
             hint = "" if self.spoke else " before it spoke MCP; is it an MCP server?"
             raise self._error(self._ended.result() + hint, Outcome.NOT_EXECUTED) from error
 
-    async def _ask(self, method: str, params: bytes) -> msgspec.Raw | ErrorObject:
-        return await self.session.ask(method, params, LIST_TIMEOUT_S)
-
     async def _write(self, message: bytes, timeout_s: float) -> None:
         if self._pipes is None:
             raise self._error("is not connected", Outcome.NOT_EXECUTED)
@@ -232,24 +178,6 @@ class StdioUpstream:
         if self._pipes is None or self._pipes.congested:
             raise self._error("does not read its input", Outcome.NOT_EXECUTED)
         self._pipes.write_now(message)
-
-    def _suspect(self) -> None:
-        """Callers gave up and nothing was heard for long: is anybody there?"""
-        if not self._checking and not self._ended.done():
-            self._checking = True
-            self._tasks.spawn(self._check(), name="check")
-
-    async def _check(self) -> None:
-        modern = self.session.handshake is not None and self.session.handshake.modern
-        method, params = ("server/discover", discover_params()) if modern else ("ping", b"")
-        heard = self.session.heard_at
-        try:
-            await self.session.ask(method, params, PING_S)
-        except MeshError:
-            if self.session.heard_at == heard:
-                self._broken("answers neither calls nor pings")
-        finally:
-            self._checking = False
 
     def _broken(self, reason: str) -> None:
         """The child is of no use any more: fail what is in flight, end the group."""
@@ -270,19 +198,6 @@ class StdioUpstream:
         self._end(how)
         if self._pipes is not None:
             self._pipes.close()
-
-    def _end(self, reason: str) -> None:
-        if not self._ended.done():
-            self._ended.set_result(reason)
-            self.session.end(self._error(reason, Outcome.UNKNOWN))
-
-    def _error(self, what: str, outcome: Outcome) -> MeshError:
-        return MeshError(
-            ErrorKind.UPSTREAM,
-            f"server {self._definition.name} {what}",
-            data={"upstream": self._definition.name},
-            outcome=outcome,
-        )
 
 
 _EOF_TO_EXIT_S = 0.5
