@@ -14,6 +14,7 @@ __all__ = [
     "ERAS",
     "TRANSPORTS",
     "connection_problem",
+    "http_problem",
     "is_secret_reference",
     "network_of",
     "prefix_problem",
@@ -79,10 +80,9 @@ def connection_problem(definition: ServerDefinition) -> str | None:
         return _stdio_problem(definition)
     if definition.command or definition.args or definition.env or definition.cwd:
         return f"a server with transport {definition.transport} has a url, no command"
-    problem = (
-        _tcp_problem(definition) if definition.transport == "tcp" else _http_problem(definition)
-    )
-    return problem or _allowed_problem(definition.allow_private)
+    if definition.transport == "tcp":
+        return _tcp_problem(definition) or _allowed_problem(definition.allow_private)
+    return http_problem(definition)
 
 
 def _stdio_problem(definition: ServerDefinition) -> str | None:
@@ -115,7 +115,8 @@ def _tcp_problem(definition: ServerDefinition) -> str | None:
     return None
 
 
-def _http_problem(definition: ServerDefinition) -> str | None:
+def http_problem(definition: ServerDefinition) -> str | None:
+    """What is wrong with the address, headers and credential of something behind HTTP."""
     problem = url_problem("url", definition.url) or _headers_problem(definition.headers)
     if problem is not None:
         return problem
@@ -124,7 +125,9 @@ def _http_problem(definition: ServerDefinition) -> str | None:
     authorizes = any(name.lower() == "authorization" for name in definition.headers)
     if bool(definition.bearer) + (definition.oauth is not None) + authorizes > 1:
         return "only one of bearer, oauth and a header Authorization can be given"
-    return _oauth_problem(definition.oauth) if definition.oauth is not None else None
+    if definition.oauth is not None:
+        problem = _oauth_problem(definition.oauth)
+    return problem or _allowed_problem(definition.allow_private)
 
 
 def _oauth_problem(oauth: OAuthClient) -> str | None:

@@ -17,7 +17,8 @@ from msgspec import Meta
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.contracts.virtuals import VirtualServer
 from mcp_proto.ids import is_server_name
-from mcp_proto.server_definitions import connection_problem, prefix_problem
+from mcp_proto.server_definitions import prefix_problem
+from mcp_proto.server_types import server_problem
 from mcp_proto.virtual_servers import virtual_problem
 from mesh_chassis.config import ConfigError, load
 from mesh_cli.failure import Exit, Failure
@@ -218,7 +219,7 @@ def _check(content: MeshFile, source: str) -> None:
         if server.name in seen:
             raise _bad(f"{key}.name: {server.name!r} is used twice")
         seen.add(server.name)
-        problem = connection_problem(server) or prefix_problem(server)
+        problem = server_problem(server) or prefix_problem(server)
         if problem is not None:
             raise _bad(f"{key}: {problem}")
     _check_virtuals(content.virtual_servers, source)

@@ -1,5 +1,7 @@
 """Contract of ``registry``: what servers exist, what they offer, and who keeps them alive."""
 
+from typing import Any
+
 import msgspec
 
 from mcp_proto import buckets
@@ -181,10 +183,13 @@ class ServerDefinition(
 ):
     """One upstream MCP server: an entry of ``[[mcp_servers]]`` or of bucket ``mesh_servers``.
 
-    What may stand where is in ``mcp_proto.server_definitions``.
+    What may stand where is in ``mcp_proto.server_definitions`` and ``mcp_proto.server_types``.
 
     Attributes:
         name: server name, the prefix of its tools.
+        type: ``custom`` = an MCP server, reached as the fields below say; any other type is run
+            by the runner itself from ``settings`` (``mcp_proto.server_types``).
+        settings: of the type.
         transport: ``stdio``, ``http`` (streamable HTTP, both eras), ``sse`` (HTTP+SSE of
             2024-11-05) or ``tcp`` (one JSON message per line).
         command: program of a stdio server, found on PATH; never a shell line.
@@ -212,6 +217,8 @@ class ServerDefinition(
     """
 
     name: str
+    type: str = "custom"
+    settings: dict[str, Any] = {}
     transport: str = "stdio"
     command: str = ""
     args: tuple[str, ...] = ()

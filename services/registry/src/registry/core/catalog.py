@@ -15,7 +15,8 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.ids import is_instance_id, is_server_name, is_tenant_id
 from mcp_proto.limits import NAME_CHARS_MAX, TOOLS_PER_TENANT_MAX
 from mcp_proto.names import RESERVED_SERVERS, listed_name
-from mcp_proto.server_definitions import connection_problem, prefix_problem
+from mcp_proto.server_definitions import prefix_problem
+from mcp_proto.server_types import server_problem
 from mcp_proto.subjects import PLATFORM
 
 __all__ = [
@@ -210,7 +211,7 @@ def check_definition(definition: ServerDefinition) -> None:
     if definition.name in RESERVED_SERVERS:
         raise _refused(f"the server name {definition.name} is reserved")
     problem = (
-        connection_problem(definition)
+        server_problem(definition)
         or prefix_problem(definition)
         or policy_problem(definition.task, definition.task_tools)
     )

@@ -18,15 +18,17 @@ from mcp_proto.contracts.tasks import policies_of
 from mcp_proto.contracts.watching import Asked, Updated, Verdict
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.limits import INLINE_MAX_BYTES
+from mcp_proto.server_types import CUSTOM
 from mcp_proto.versions import Revision
 from mesh_chassis.breaker import Breaker
 from mesh_chassis.tasks import Tasks
 from tool_runner.core.askers import Askers
 from tool_runner.core.restarts import DELAY_FIRST_S, REMOTE_QUARANTINE_S, Restarts, Wait
+from tool_runner.server_types.factory import make
 from tool_runner.supervisor.settings import HostSettings
 from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.core_tasks import CoreTaskTools
-from tool_runner.upstreams.factory import Life, make
+from tool_runner.upstreams.factory import Life
 from tool_runner.upstreams.upstream import Offer, Request
 from tool_runner.watching import Tell, Watching
 
@@ -295,7 +297,7 @@ class HostedServer:
             self._enter(ServerState.STARTING)
 
     def _fresh_restarts(self) -> Restarts:
-        child = self.definition.transport == "stdio"
+        child = self.definition.transport == "stdio" and self.definition.type == CUSTOM
         return Restarts() if child else Restarts(quarantine_s=REMOTE_QUARANTINE_S)
 
     async def _one_life(self, restarts: Restarts) -> Wait | None:

@@ -14,7 +14,7 @@ from mcp_proto.contracts.tool_runner import ServerView
 from mcp_proto.contracts.watching import Updated
 from mcp_proto.errors import MeshError
 from mcp_proto.ids import is_server_name, is_tenant_id
-from mcp_proto.server_definitions import connection_problem
+from mcp_proto.server_types import server_problem
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
@@ -44,7 +44,7 @@ def definition_problem(definition: ServerDefinition, reserved: Iterable[str]) ->
         return f"the name {definition.name} belongs to a native toolset"
     if definition.tenant != PLATFORM and not is_tenant_id(definition.tenant):
         return f"{definition.tenant!r} is no tenant"
-    problem = connection_problem(definition)
+    problem = server_problem(definition)
     if problem is not None:
         return problem
     if definition.concurrency < 1 or definition.timeout_s <= 0:

@@ -81,7 +81,7 @@ def make(
     """Make it; nothing is started or connected yet.
 
     Args:
-        definition: of the server; checked by ``server_definitions.connection_problem``.
+        definition: of the server; checked by ``server_types.server_problem``.
         children: starts and ends processes.
         listener: hears of changed lists.
         stdio: settings of children.

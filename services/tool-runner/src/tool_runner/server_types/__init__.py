@@ -1,0 +1,1 @@
+"""Types of servers that the runner runs itself, one folder or module per type."""

@@ -1,0 +1,47 @@
+"""Makes the server that a definition describes, of whatever type it is."""
+
+from collections.abc import Callable, Mapping
+
+from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.server_types import CUSTOM
+from tool_runner.core.askers import Askers
+from tool_runner.server_types.tool_server import ToolServer
+from tool_runner.upstreams import factory as upstreams
+from tool_runner.upstreams.children import Children
+from tool_runner.upstreams.factory import Life, NetworkSettings
+from tool_runner.upstreams.stdio import StdioSettings
+from tool_runner.upstreams.upstream import Listener
+
+__all__ = ["MAKERS", "Maker", "make"]
+
+Maker = Callable[[ServerDefinition, NetworkSettings, bool], ToolServer]
+"""``maker(definition, network, trusted)``; the definition passed ``server_problem``."""
+
+MAKERS: Mapping[str, Maker] = {}
+"""Every type but ``custom``."""
+
+
+def make(
+    definition: ServerDefinition,
+    children: Children,
+    listener: Listener,
+    *,
+    stdio: StdioSettings,
+    network: NetworkSettings,
+    trusted: bool,
+    legacy: bool = False,
+    askers: Askers | None = None,
+) -> Life:
+    """Make it; nothing is started or connected yet. Arguments as ``upstreams.factory.make``."""
+    if definition.type != CUSTOM:
+        return MAKERS[definition.type](definition, network, trusted)
+    return upstreams.make(
+        definition,
+        children,
+        listener,
+        stdio=stdio,
+        network=network,
+        trusted=trusted,
+        legacy=legacy,
+        askers=askers,
+    )
