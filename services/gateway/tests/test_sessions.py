@@ -1,5 +1,6 @@
 """Tests of gateway.sessions: copies of records that other gateways may change."""
 
+import asyncio
 from collections.abc import AsyncIterator
 
 import msgspec
@@ -168,6 +169,26 @@ async def test_a_change_survives_a_change_elsewhere(world: World) -> None:
     )
     stored = msgspec.json.decode(world.bucket.stored[digest(identifier)][0], type=SessionRecord)
     assert (stored.log_level, stored.subscriptions) == ("info", ("a:b",))
+
+
+async def test_a_change_returns_once_the_watches_told_of_it(world: World, monkeypatch) -> None:
+    monkeypatch.setattr("gateway.sessions.NEWS_S", 30.0)
+    identifier = await world.one.open(world.record())
+    await world.two.find(identifier, ANN)
+    change = asyncio.ensure_future(
+        world.one.change(identifier, lambda one: msgspec.structs.replace(one, log_level="info"))
+    )
+    await eventually(lambda: world.one._changing != {})
+    world.one.feed(digest(identifier), world.bucket.stored[digest(identifier)][0], 1)
+    await asyncio.sleep(0)
+    assert not change.done()  # older news than its own
+    world.tell(world.two)
+    world.tell(world.one)
+    await change
+    found = world.two.held(identifier, ANN)
+    assert found is not None
+    assert found.log_level == "info"
+    assert world.one._changing == {}
 
 
 async def test_the_watch_brings_changes_of_others_and_nothing_older(world: World) -> None:

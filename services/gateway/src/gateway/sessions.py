@@ -32,8 +32,8 @@ SHA-256 is stored, so a read of the bucket opens no session."""
 HELD_MAX = 20_000
 """Copies held here; the least recently used one is read again when it is needed."""
 
-END_TOLD_S = 0.25
-"""Longest wait of an ending for its own news."""
+NEWS_S = 0.25
+"""Longest wait of a change or an ending for its own news."""
 
 _ATTEMPTS = 3
 _TTL_SPARE_S = 60
@@ -87,6 +87,7 @@ class Sessions:
         self._revisions: dict[str, int] = {}
         self._touching: set[str] = set()
         self._ending: dict[str, asyncio.Future[None]] = {}
+        self._changing: dict[str, dict[asyncio.Future[None], int]] = {}
         self._on_end: dict[str, dict[Callable[[], None], None]] = {}
         self._on_change: dict[str, dict[Changed, None]] = {}
 
@@ -158,7 +159,7 @@ class Sessions:
     async def change(
         self, identifier: str, change: Callable[[SessionRecord], SessionRecord]
     ) -> None:
-        """Change a record (log level, subscriptions); elsewhere in force by watch.
+        """Change a record (log level, subscriptions); returns once the watches tell of it.
 
         Raises:
             MeshError: the bucket cannot be written, or what ``change`` raises.
@@ -172,12 +173,27 @@ class Sessions:
             if changed == record:
                 return
             try:
-                await self._write(key, changed)
+                await self._told(key, await self._write(key, changed))
             except Conflict:
                 if not await self._read(key):
                     return
             else:
                 return
+
+    async def _told(self, key: str, revision: int) -> None:
+        """Wait for our own watch: the client's next request may go to another gateway.
+
+        The broker tells all watches at once, so what has come here has come there.
+        """
+        told: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        waiting = self._changing.setdefault(key, {})
+        waiting[told] = revision
+        try:
+            await asyncio.wait((told,), timeout=NEWS_S)
+        finally:
+            del waiting[told]
+            if not waiting:
+                self._changing.pop(key, None)
 
     async def end(self, identifier: str) -> None:
         """End a session everywhere; returns once the watches tell of it.
@@ -190,9 +206,8 @@ class Sessions:
         told = self._ending.setdefault(key, asyncio.get_running_loop().create_future())
         try:
             await self._bucket.delete(key)
-            # A client that asks another gateway next would still find it there: the broker tells
-            # all watches at once, so what has come here has come there.
-            await asyncio.wait((told,), timeout=END_TOLD_S)
+            # As ``_told``: another gateway would still find it there.
+            await asyncio.wait((told,), timeout=NEWS_S)
         finally:
             self._ending.pop(key, None)
 
@@ -254,6 +269,9 @@ class Sessions:
         told = self._ending.get(key) if value is None else None
         if told is not None and not told.done():
             told.set_result(None)
+        for change, awaited in self._changing.get(key, {}).items():
+            if revision >= awaited and not change.done():
+                change.set_result(None)
         if key not in self._held and key not in self._on_end:
             return
         if value is None:
@@ -292,7 +310,7 @@ class Sessions:
         for call in tuple(self._on_end.get(key, ())):
             call()
 
-    async def _write(self, key: str, session: SessionRecord) -> None:
+    async def _write(self, key: str, session: SessionRecord) -> int:
         # Compare-and-set: a plain write could bring a session back that was just ended elsewhere.
         revision = await self._bucket.update(
             key,
@@ -305,6 +323,7 @@ class Sessions:
                 self._held[key] = session
                 self._revisions[key] = revision
             self._tell_change(key, self._held[key])
+        return revision
 
     def _ttl_s(self, record: SessionRecord) -> float:
         """Time to live of the key: it only cleans up, the record itself says when it ends."""
