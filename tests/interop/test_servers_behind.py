@@ -147,7 +147,6 @@ async def test_client_hears_what_everything_server_logs_in_a_call(
 
 
 @pytest.mark.slow
-@pytest.mark.xfail(strict=True, reason="what a session says on its GET stream reaches no call")
 @pytest.mark.filterwarnings("ignore:The logging capability is deprecated")
 @pytest.mark.parametrize("everything", ["http"], indirect=True)
 @pytest.mark.parametrize("mode", BOTH)

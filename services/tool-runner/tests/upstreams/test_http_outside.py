@@ -83,6 +83,16 @@ async def asking(net: Any) -> tuple[Any, Any]:  # noqa: C901
 
         return streamed(number, work)
 
+    async def do_logs(_request: Any, number: Any, _params: Any) -> Any:
+        async def work() -> Any:
+            line = {"level": "info", "data": "beside the call"}
+            message = {"jsonrpc": "2.0", "method": "notifications/message", "params": line}
+            server.stream.put_nowait(load.event(message))
+            await server.hold.wait()
+            return await ask("elicitation/create")  # behind the line on the same stream
+
+        return streamed(number, work)
+
     async def list_roots() -> Any:
         got = await ask("roots/list")
         server.roots = got.get("result", {}).get("roots", server.roots)
@@ -103,6 +113,7 @@ async def asking(net: Any) -> tuple[Any, Any]:  # noqa: C901
         return await post(request, message)
 
     server.do_ask, server.do_held, server.do_roots, server.post = do_ask, do_held, do_roots, heard
+    server.do_logs = do_logs
     return server, await net.started(url)
 
 
@@ -111,6 +122,44 @@ async def test_question_reaches_the_only_caller_whose_call_is_under_way(net) -> 
     asks = Asks(b'{"action":"accept"}')
     assert text(await upstream.call(of("a", asks, how="ask")))["result"] == {"action": "accept"}
     assert asks.asked == ["elicitation/create"]
+
+
+def logging_call(server: Any, upstream: Any, who: str, heard: list[str]) -> "asyncio.Future[Any]":
+    async def hear(_note: bytes) -> None:
+        heard.append(who)
+        server.hold.set()
+
+    meta = {"io.modelcontextprotocol/logLevel": "info"}
+    params = {"name": "do", "arguments": {"how": "logs"}, "_meta": meta}
+    asked = of(who, Asks(b'{"action":"accept"}'))
+    raw = msgspec.Raw(msgspec.json.encode(params))
+    return asyncio.ensure_future(
+        upstream.call(msgspec.structs.replace(asked, params=raw, notify=hear))
+    )
+
+
+async def test_log_line_reaches_the_only_caller(net) -> None:
+    server, upstream = await asking(net)
+    heard: list[str] = []
+    async with asyncio.timeout(_WITHIN_S):
+        await logging_call(server, upstream, "a", heard)
+    assert heard == ["a"]
+
+
+async def test_log_line_reaches_nobody_while_two_callers_run(net) -> None:
+    server, upstream = await asking(net)
+    heard: list[str] = []
+    server.stream, lines = asyncio.Queue(), server.stream
+    calls = [logging_call(server, upstream, who, heard) for who in ("a", "b")]
+    async with asyncio.timeout(_WITHIN_S):
+        await server.begun.get()
+        await server.begun.get()
+        for _ in calls:
+            lines.put_nowait(await server.stream.get())
+        server.stream = lines
+        server.hold.set()
+        await asyncio.gather(*calls)
+    assert heard == []
 
 
 async def test_question_is_refused_with_the_reason_when_two_callers_run_and_then_apart(net) -> None:

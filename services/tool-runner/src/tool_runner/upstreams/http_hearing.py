@@ -139,10 +139,24 @@ class _Outside(Exchange):
         self._running = running
 
     async def hear(self, note: Notification) -> bool:
-        if note.method != "notifications/progress":
-            return False
-        number = progress_number(note)
-        exchange = self._running.get(number) if number is not None else None
+        match note.method:
+            case "notifications/progress":
+                number = progress_number(note)
+                exchange = self._running.get(number) if number is not None else None
+            case "notifications/message":
+                exchange = self._only_one()
+            case _:
+                return False
         if exchange is not None:
             await exchange.hear(note)
-        return True
+        return exchange is not None or note.method == "notifications/progress"
+
+    def _only_one(self) -> Exchange | None:
+        """The call that a log line is for: it names none, so only where there is just one.
+
+        Calls of the same caller that wait for an answer say nothing meanwhile.
+        """
+        calls = [(one, one.call) for one in self._running.values() if one.call is not None]
+        running = [one for one, call in calls if not call.parked]
+        owners = {call.owner for _, call in calls}
+        return running[0] if len(running) == len(owners) == 1 else None
