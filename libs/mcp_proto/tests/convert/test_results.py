@@ -36,6 +36,27 @@ def test_the_usual_result_is_a_slice_of_its_bytes(revision: Revision) -> None:
     assert from_legacy_result("tools/call", b"{" + body) == modern
 
 
+@pytest.mark.parametrize(
+    "body",
+    [
+        '"content":[{"type":"text", "text":"1.0"}],"structuredContent":{"a": 1.00}}',
+        '"content":[{"type":"text","text":"\\u0041","_meta":{"b": 1}}]}',
+        '"ttlMs":5,"content":[]}',
+    ],
+)
+def test_a_signed_result_loses_the_signature_and_no_other_byte(body: str) -> None:
+    info = b'"_meta":{"%b":{"name":"mesh"}},' % SERVER_INFO.encode()
+    rest = body.replace('"ttlMs":5,', "").encode()
+    signed = b'{"resultType":"complete",' + info + body.encode()
+    assert to_legacy_result("tools/call", signed, R4) == b"{" + rest
+    twice = signed[:-1] + b"," + info[:-1] + b"}"
+    assert SERVER_INFO.encode() not in to_legacy_result("tools/call", twice, R4)
+    escaped = signed[:-1] + b"," + info[:-1].replace(b"_meta", b"\\u005fmeta") + b"}"
+    assert SERVER_INFO.encode() not in to_legacy_result("tools/call", escaped, R4)
+    beside = signed.replace(b'"mesh"}}', b'"mesh"},"own":1}')
+    assert json.loads(to_legacy_result("tools/call", beside, R4))["_meta"] == {"own": 1}
+
+
 @pytest.mark.parametrize("revision", LEGACY)
 @pytest.mark.parametrize(
     ("result", "expected"),
