@@ -2,7 +2,7 @@ import pytest
 
 from mcp_proto import broker_rights, buckets, subjects
 from mcp_proto.broker_rights import Rights, rights_of
-from mcp_proto.contracts import tasks
+from mcp_proto.contracts import provision, tasks
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -40,8 +40,39 @@ def test_a_bucket_is_written_by_its_owner_alone(service: str) -> None:
     rights = rights_of(service, f"{service}-1")
     for bucket, owner in OWNERS.items():
         assert may_publish(rights, f"$KV.{bucket.name}.a.b") is (service == owner), bucket.name
-        assert may_publish(rights, f"$JS.API.STREAM.CREATE.{bucket.stream}") is (service == owner)
         assert not may_publish(rights, f"$JS.API.STREAM.DELETE.{bucket.stream}")
+
+
+MESH = ("gateway", "tenant-auth", "tool-runner", "stdio")
+
+
+@pytest.mark.parametrize(
+    "rights",
+    [
+        *(rights_of(service, f"{service}-1") for service in MESH),
+        broker_rights.client_rights("acme"),
+        broker_rights.agent_rights("acme", "agent-1"),
+    ],
+    ids=[*MESH, "client", "agent"],
+)
+def test_only_the_registry_makes_or_changes_streams(rights: Rights) -> None:
+    names = ("KV_mesh_sessions", "KV_mesh_config", "KV_mesh_t_acme", "OBJ_mesh_t_acme", "X")
+    for name in names:
+        for verb in ("CREATE", "UPDATE", "DELETE", "PURGE", "RESTORE", "SNAPSHOT"):
+            assert not may_publish(rights, f"$JS.API.STREAM.{verb}.{name}")
+            assert not may_publish(rights, f"$JS.API.STREAM.TEMPLATE.{verb}.{name}")
+    registry = rights_of("registry", "r")
+    for verb in ("CREATE", "UPDATE"):
+        assert may_publish(registry, f"$JS.API.STREAM.{verb}.KV_mesh_sessions")
+
+
+def test_only_runners_ask_for_storage_of_tenants() -> None:
+    subject = provision.ensure.subject
+    for service in (*broker_rights.SERVICES, "stdio"):
+        rights = rights_of(service, f"{service}-1")
+        assert may_publish(rights, subject) is (service == "tool-runner")
+    assert not may_publish(broker_rights.client_rights("acme"), subject)
+    assert not may_publish(broker_rights.agent_rights("acme", "agent-1"), subject)
 
 
 @pytest.mark.parametrize("service", broker_rights.SERVICES)
@@ -113,3 +144,68 @@ def test_a_stdio_edge_hears_nobodys_events() -> None:
 def test_an_unknown_service_has_no_rights() -> None:
     with pytest.raises(KeyError):
         rights_of("nobody", "n-1")
+
+
+def test_agent_takes_the_calls_of_its_names_and_asks_for_its_own_tenant_only() -> None:
+    rights = broker_rights.agent_rights("acme", "weather-1", ("weather", "a.b"))
+    own = ("mesh.v1.acme.", "$SYS.REQ.USER.INFO", "$JS.", "$KV.mesh_instances.agent.weather-1")
+    assert all(subject.startswith(own) for subject in rights.publish)
+    streams = [one for one in rights.publish if one.startswith("$JS.") and one != "$JS.API.INFO"]
+    assert all("KV_mesh_keys" in subject for subject in streams)
+    assert not any(".STREAM.CREATE" in one or ".STREAM.UPDATE" in one for one in rights.publish)
+    assert not any(".call." in one or ".rpc." in one for one in rights.publish)
+    served = {one for one in rights.subscribe if ".call." in one or ".rpc." in one}
+    assert served == {
+        f"mesh.v1.acme.{kind}.{name}.> w"
+        for kind in ("call", "rpc")
+        for name in ("weather", "a=2Eb")
+    }
+    assert rights.subscribe.count("mesh.v1.acme.topic.>") == 1
+
+
+def test_leaf_has_what_its_agents_have_and_the_inboxes_of_those_who_call_them() -> None:
+    agent = broker_rights.agent_rights("acme", "heat-1", ("heat",))
+    leaf = broker_rights.leaf_rights("acme", {"heat-1": ("heat",), "door-1": ("door",)})
+    beyond = set(leaf.publish) - set(agent.publish)
+    others = set(broker_rights.agent_rights("acme", "door-1", ("door",)).publish)
+    assert beyond - others == {"_MESH.gateway.*.>", "_MESH.tool-runner.*.>"}
+    assert may_subscribe(leaf, "mesh.v1.acme.call.heat.read")
+    for subject in (
+        "mesh.v1.acme.call.kv.kv_get",
+        "mesh.v1.other.call.heat.read",
+        "_MESH.gateway.gateway-1.x.1",
+        "$SRV.PING",
+    ):
+        assert not may_subscribe(leaf, subject)
+    for subject in (
+        "mesh.v1.acme.call.heat.read",
+        "mesh.v1.other.gw.tools.list",
+        "$KV.mesh_keys.sign.a",
+        "$KV.mesh_instances.agent.other-1",
+        "_INBOX.a.1",
+        "_MESH.registry.registry-1.x.1",
+        "$SYS.REQ.USER.INFO",
+    ):
+        assert not may_publish(leaf, subject)
+    assert leaf.replies == 0
+
+
+def test_a_tenant_prompts_its_own_agents_alone() -> None:
+    rights = broker_rights.client_rights("acme")
+    assert may_publish(rights, "agents.prompt.helper.acme.ask")
+    assert not may_publish(rights, "agents.prompt.helper.other.ask")
+    assert not may_publish(rights, "agents.hb.helper.acme.ask")
+    assert not may_subscribe(rights, "agents.prompt.helper.acme.ask")
+    assert may_subscribe(rights, "agents.hb.helper.acme.ask")
+
+
+def test_a_gateway_is_prompted_and_a_runner_prompts() -> None:
+    gateway, runner = rights_of("gateway", "gateway-1"), rights_of("tool-runner", "runner-1")
+    assert may_subscribe(gateway, "agents.prompt.helper.acme.ask")
+    assert "agents.prompt.*.*.* agents" in gateway.subscribe
+    assert may_publish(gateway, "agents.hb.helper.acme.ask")
+    assert not may_publish(gateway, "agents.prompt.helper.acme.ask")
+    assert may_publish(runner, "agents.prompt.helper.acme.ask")
+    assert may_publish(runner, "$SRV.INFO.agents")
+    assert not may_publish(runner, "$SRV.INFO")
+    assert not may_subscribe(runner, "agents.prompt.helper.acme.ask")

@@ -118,3 +118,21 @@ def test_the_rim_measures_depth_as_a_decoder_does(tree: object, levels: int, wid
     data = json.dumps(tree).encode()
     expected = ErrorKind.REQUEST if depth_of(tree) > JSON_DEPTH_MAX else None
     assert kind_of(data) is expected
+
+
+@pytest.mark.parametrize("bracket", [b"[", b"{"])
+def test_large_text_is_held_to_the_same_depth(bracket):
+    close = b"]" if bracket == b"[" else b"}"
+    inside = b'"a":' if bracket == b"{" else b""
+    filler = b'"%b"' % (b"x" * 100_000)
+
+    def deep(levels: int) -> bytes:
+        opened = (bracket + inside) * (levels - 1) + bracket
+        return b"[" + filler + b"," + opened + close * levels + b"]"
+
+    assert kind_of(deep(JSON_DEPTH_MAX - 1)) is None
+    assert kind_of(deep(JSON_DEPTH_MAX)) is ErrorKind.REQUEST
+
+
+def test_brackets_inside_a_large_text_are_no_containers():
+    assert kind_of(wrap(b'"%b"' % (b"[{" * 300_000))) is None

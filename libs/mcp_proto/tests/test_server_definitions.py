@@ -18,6 +18,10 @@ def oauth(**fields: object) -> OAuthClient:
     return OAuthClient(**{**given, **fields})
 
 
+def code(**fields: object) -> OAuthClient:
+    return OAuthClient(**{"grant": "authorization_code", **fields})
+
+
 @pytest.mark.parametrize(
     "fields",
     [
@@ -29,6 +33,15 @@ def oauth(**fields: object) -> OAuthClient:
         {"bearer": "env:TOKEN"},
         {"headers": {"X-Team": "a b", "Authorization": "env:BASIC"}},
         {"oauth": oauth()},
+        {"oauth": oauth(token_url="", issuer="https://auth.test/t1")},
+        {"oauth": OAuthClient(grant="authorization_code")},
+        {"oauth": OAuthClient(grant="authorization_code", client_id="public")},
+        {"oauth": oauth(token_url="", grant="authorization_code", issuer="http://localhost:9")},
+        {
+            "oauth": code(
+                client_metadata_url="https://m.test/c.json", redirect_url="https://m.test/"
+            )
+        },
         {"oauth": oauth(token_url="http://127.0.0.1:9/token", client_auth="post")},
         {"allow_private": ("10.0.0.0/8", "server.internal", "fd00::1")},
         {"transport": "stdio", "url": "", "command": "mcp-server"},
@@ -63,8 +76,24 @@ def test_definition_is_accepted(fields: dict[str, object]) -> None:
         ({"headers": {"X A": "a"}}, "cannot be the name"),
         ({"oauth": oauth(client_secret="s3cret")}, "oauth.client_secret must name a secret"),
         ({"oauth": oauth(token_url="http://auth.test/t")}, "must be https"),
-        ({"oauth": oauth(client_auth="jwt")}, "one of basic, post"),
+        ({"oauth": oauth(client_auth="jwt")}, "must be basic, post"),
         ({"oauth": oauth(scopes=("a b",))}, "single scopes"),
+        ({"oauth": oauth(scopes=('a"',))}, "single scopes"),
+        ({"oauth": oauth(grant="password")}, "oauth.grant must be one of"),
+        ({"oauth": oauth(token_url="")}, "which authorization server may get client_secret"),
+        ({"oauth": oauth(token_url="", issuer="http://auth.test")}, "issuer must be https"),
+        ({"oauth": oauth(token_url="", issuer="https://auth.test?x=1")}, "must not have a query"),
+        ({"oauth": oauth(issuer="https://auth.test")}, "only one of oauth.token_url"),
+        ({"oauth": oauth(client_id="")}, "oauth.client_id is missing"),
+        ({"oauth": oauth(client_secret="")}, "oauth.client_secret is missing"),
+        ({"oauth": oauth(client_metadata_url="https://m.test/c")}, "for grant authorization_code"),
+        ({"oauth": oauth(resource="https://a.test#x")}, "resource must not have a fragment"),
+        ({"oauth": code(token_url="https://auth.test/t")}, "for grant client_credentials"),
+        ({"oauth": code(client_secret="env:S")}, "oauth.client_id is missing"),
+        ({"oauth": code(client_id="me", client_secret="env:S")}, "may get client_secret"),
+        ({"oauth": code(client_metadata_url="https://m.test/")}, "https URL with a path"),
+        ({"oauth": code(client_metadata_url="http://localhost/c")}, "https URL with a path"),
+        ({"oauth": code(redirect_url="http://m.test/back")}, "redirect_url must be https"),
         ({"allow_private": ("10.0.0.0/99",)}, "is no network"),
         ({"transport": "tcp", "url": URL}, "tcp://HOST:PORT"),
         ({"transport": "tcp", "url": "tcp://host"}, "tcp://HOST:PORT"),

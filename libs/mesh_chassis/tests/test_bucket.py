@@ -14,6 +14,7 @@ from mesh_chassis.stream import ensure_stream
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.fixtures import ConnectBus, bus_config
+from mesh_chassis.testing.provision import written_by
 
 
 def fresh_bucket(
@@ -84,12 +85,10 @@ async def test_owner_ensures_twice_without_a_change_and_then_updates(
     ],
     ids=lambda bucket: bucket.name,
 )
-async def test_writer_ensures_its_bucket_when_it_has_only_its_own_rights(
+async def test_writer_uses_its_bucket_when_it_has_only_its_own_rights(
     shared_broker: Broker, connect_bus: ConnectBus, bucket: Bucket
 ) -> None:
-    bus = await connect_bus(bucket.writer, f"{bucket.writer}-1")
-    kv = await KV.ensure(bus, bucket)
-    assert await ensure_stream(bus, stream_of(bucket)) is False
+    kv = await written_by(connect_bus, bucket)
     await kv.put("probe", b"1")
     assert await kv.keys() == ["probe"]
     await kv.purge("probe")
@@ -99,7 +98,8 @@ async def test_runner_keeps_a_tenants_keys_when_it_has_only_its_own_rights(
     shared_broker: Broker, connect_bus: ConnectBus
 ) -> None:
     bus = await connect_bus("tool-runner", "runner-1")
-    kv = await KV.ensure(bus, buckets.tenant_kv(f"t-{secrets.token_hex(4)}", 100_000))
+    bucket = buckets.tenant_kv(f"t-{secrets.token_hex(4)}", 100_000)
+    kv = await written_by(connect_bus, bucket, bus)
     key = buckets.key("any.text/of a key")
     revision = await kv.create(key, b"1", ttl_s=30)
     await kv.update(key, b"2", revision)

@@ -14,7 +14,6 @@ from mcp_proto.contracts.tenant_auth import CallerContext, SealedKey
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import HEADER_BYTES_MAX
 from mesh_chassis import callerctx
-from mesh_chassis.bucket import KV
 from mesh_chassis.callerctx import (
     LIFE_MS,
     ContextSigner,
@@ -28,6 +27,7 @@ from mesh_chassis.callerctx import (
 from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KEYS_MAX, KeyRing
 from mesh_chassis.testing.clock import FakeClock
+from mesh_chassis.testing.provision import written_by
 
 KEK = bytes(range(32))
 WHO = CallerContext(
@@ -270,8 +270,7 @@ def _fresh() -> SealedKey:
 
 
 async def test_the_ring_follows_the_bucket_and_ignores_broken_records(broker, connect_bus) -> None:
-    owner = await connect_bus("tenant-auth", "tenant-auth-1")
-    keys = await KV.ensure(owner, buckets.KEYS)
+    keys = await written_by(connect_bus, buckets.KEYS)
     first = _fresh()
     await keys.put(f"sign.{first.kid}", msgspec.json.encode(first))
     await keys.put("sign.broken", b"{")

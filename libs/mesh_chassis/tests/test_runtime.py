@@ -162,6 +162,25 @@ async def test_service_answers_calls_that_outlast_the_drain_as_unknown(
     assert (await toy.ends())[0] == 0
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("tool", ["stubborn", "thread"])
+async def test_service_leaves_although_a_handler_ignores_that_it_was_stopped(
+    start: Start, connect_bus, tool: str
+) -> None:
+    toy = await start(MESH_SERVICE_DRAIN_S="0.3")
+    await toy.says("ready")
+    bus = await connect_bus("gateway", "gateway-1")
+    running = asyncio.get_running_loop().create_task(call(bus, tool))
+    await toy.says(f"call {tool}")
+    send(toy)
+    with pytest.raises(MeshError) as caught:
+        await running
+    assert caught.value.outcome is Outcome.UNKNOWN
+    code, errors = await toy.ends()
+    assert code == 0
+    assert toy.logged(errors)[-1] == "something ignores that it was stopped, leaving"
+
+
 async def test_service_stops_at_once_but_answers_on_a_second_signal(
     start: Start, connect_bus
 ) -> None:

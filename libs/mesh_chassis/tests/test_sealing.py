@@ -7,10 +7,10 @@ import pytest
 
 from mcp_proto import buckets
 from mcp_proto.errors import ErrorKind, MeshError
-from mesh_chassis.bucket import KV
 from mesh_chassis.keyring import SealRing
 from mesh_chassis.sealing import TOKEN_CHARS_MAX, Sealer, new_sealing_key, open_sealing_key
 from mesh_chassis.testing.conditions import eventually
+from mesh_chassis.testing.provision import written_by
 
 KEK = os.urandom(32)
 
@@ -117,7 +117,7 @@ def test_token_whose_key_is_sealed_under_another_kek_is_refused(world: World) ->
 async def test_the_ring_follows_the_bucket_and_leaves_signing_keys_alone(
     broker, connect_bus
 ) -> None:
-    keys = await KV.ensure(await connect_bus("tenant-auth", "tenant-auth-1"), buckets.KEYS)
+    keys = await written_by(connect_bus, buckets.KEYS)
     record = new_sealing_key(KEK, "k1", created_ms=0, use_from_ms=0)
     await keys.put("seal.k1", msgspec.json.encode(record))
     await keys.put("sign.k2", b"{}")

@@ -9,7 +9,6 @@ from mcp_proto import buckets, subjects
 from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis import service as service_module
-from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint
 from mesh_chassis.health import Health, Status
@@ -17,6 +16,7 @@ from mesh_chassis.keyring import KeyRing
 from mesh_chassis.metrics import Metrics
 from mesh_chassis.service import Hook, Service
 from mesh_chassis.tasks import Tasks
+from mesh_chassis.testing.provision import written_by
 
 Make = Callable[[], Awaitable[Service]]
 
@@ -225,7 +225,7 @@ async def test_service_shows_what_it_serves_and_how_current_its_caches_are(
     service.set_servers({"_.time": "abc"})
     assert isinstance(service.presence, Told)
     assert service.presence.said == ["servers {'_.time': 'abc'}"]
-    await KV.ensure(await connect_bus("tenant-auth", "tenant-auth-1"), buckets.KEYS)
+    await written_by(connect_bus, buckets.KEYS)
     ring = await KeyRing.open(service.bus)
     assert ring.watch is not None
     service.add_watch(ring.watch, bucket="mesh_keys")

@@ -11,6 +11,7 @@ import pytest
 from mcp_proto import buckets, subjects
 from mcp_proto.broker_rights import inbox_prefix
 from mcp_proto.buckets import Bucket
+from mcp_proto.contracts import provision
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus, Msg
@@ -24,6 +25,7 @@ IDS = {
     "registry": "registry-1",
     "tenant-auth": "tenant-auth-1",
     "stdio": "stdio-1",
+    "operator": "operator-1",
 }
 WITH_BUS = ("gateway", "tool-runner", "registry", "tenant-auth")
 
@@ -40,8 +42,8 @@ async def bus_of(shared_broker: Broker, connect_bus: ConnectBus) -> Callable[[st
 async def platform(bus_of: Callable[[str], Awaitable[Bus]]) -> None:
     """The buckets exist, so that a refusal is the broker's and not a missing stream."""
     for bucket in (buckets.CATALOG, buckets.INSTANCES, buckets.LOGINS, buckets.CONFIG):
-        await KV.ensure(await bus_of(bucket.writer), bucket)
-    await KV.ensure(await bus_of("gateway"), buckets.SESSIONS)
+        await KV.ensure(await bus_of("registry"), bucket)
+    await KV.ensure(await bus_of("registry"), buckets.SESSIONS)
 
 
 async def refused(attempt: Awaitable[object]) -> None:
@@ -175,13 +177,46 @@ async def test_service_deletes_and_purges_no_stream(
         await refused(bus.request(subject, timeout_s=2))
 
 
-@pytest.mark.parametrize("service", ["gateway", "tool-runner"])
-async def test_service_changes_no_stream_of_another(
+NOT_THE_REGISTRY = ("gateway", "tool-runner", "tenant-auth", "stdio")
+COPIES = {
+    "republish": {"republish": {"src": ">", "dest": "$KV.mesh_config.>"}},
+    "sources": {"sources": [{"name": buckets.CONFIG.stream}]},
+    "mirror": {"mirror": {"name": buckets.LOGINS.stream}},
+}
+"""What makes a stream write every subject, or read every other stream (A6)."""
+
+
+@pytest.mark.parametrize("service", NOT_THE_REGISTRY)
+async def test_only_the_registry_makes_or_changes_streams(
     platform: None, bus_of: BusOf, service: str
 ) -> None:
     bus = await bus_of(service)
-    for bucket in (buckets.CATALOG, buckets.CONFIG, buckets.LOGINS):
-        await refused(bus.request(f"$JS.API.STREAM.UPDATE.{bucket.stream}", timeout_s=2))
+    own = (buckets.SESSIONS, buckets.CONFIG, buckets.TASKS, buckets.tenant_kv("acme"))
+    for stream in (*(bucket.stream for bucket in own), "OBJ_mesh_t_acme", "EVT_mesh_t_acme", "X"):
+        for verb in ("CREATE", "UPDATE"):
+            body = msgspec.json.encode({"name": stream, "subjects": [f"{stream}.>"]})
+            await refused(bus.request(f"$JS.API.STREAM.{verb}.{stream}", body, timeout_s=2))
+
+
+@pytest.mark.parametrize("service", NOT_THE_REGISTRY)
+@pytest.mark.parametrize("trick", COPIES)
+async def test_service_has_the_broker_neither_write_nor_read_for_it_by_a_stream_of_its_own(
+    platform: None, bus_of: BusOf, service: str, trick: str
+) -> None:
+    bus, operator = await bus_of(service), await bus_of("operator")
+    for stream in (buckets.SESSIONS.stream, buckets.CONFIG.stream, f"KV_mesh_t_{service}"):
+        subjects_of = {} if trick == "mirror" else {"subjects": [f"$KV.{stream[3:]}.>"]}
+        body = msgspec.json.encode({"name": stream, **subjects_of, **COPIES[trick]})
+        for verb in ("CREATE", "UPDATE"):
+            await refused(bus.request(f"$JS.API.STREAM.{verb}.{stream}", body, timeout_s=2))
+        shown = await operator.request(f"$JS.API.STREAM.INFO.{stream}", timeout_s=2)
+        assert f'"{trick}":'.encode() not in shown.payload
+
+
+@pytest.mark.parametrize("service", ["gateway", "tenant-auth", "stdio", "registry"])
+async def test_only_runners_ask_for_storage_of_tenants(bus_of: BusOf, service: str) -> None:
+    bus = await bus_of(service)
+    await refused(bus.request(provision.ensure.subject, b"{}", timeout_s=2))
 
 
 async def test_gateway_watches_no_bucket_through_the_unfiltered_request(

@@ -16,6 +16,7 @@ from mesh_chassis.jetstream import api
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.fixtures import ConnectBus, bus_config
+from mesh_chassis.testing.provision import written_by
 from mesh_chassis.watch import FRESH_S, Watch
 
 
@@ -284,8 +285,7 @@ async def test_watcher_follows_when_the_bucket_is_made_later(
 async def test_watcher_is_told_when_it_may_not_read_the_bucket(
     shared_broker: Broker, connect_bus: ConnectBus
 ) -> None:
-    owner = await connect_bus("tenant-auth", "tenant-auth-1")
-    await KV.ensure(owner, buckets.LOGINS)
+    await KV.ensure(await connect_bus("registry", "registry-1"), buckets.LOGINS)
     runner = await connect_bus("tool-runner", "runner-1")
     watch = await KV.bind(runner, buckets.LOGINS).watch(on_entry=Cache().on_entry)
     with pytest.raises(MeshError) as caught:
@@ -314,8 +314,7 @@ async def test_reader_watches_with_the_rights_of_its_service(
     instance: str,
     bucket: Bucket,
 ) -> None:
-    owner = await connect_bus(bucket.writer, f"{bucket.writer}-1")
-    writer = await KV.ensure(owner, bucket)
+    writer = await written_by(connect_bus, bucket)
     reader = await connect_bus(service, instance)
     key = secrets.token_hex(6)
     watch = await watched(await KV.open(reader, bucket), cache := Cache())
@@ -341,7 +340,12 @@ async def test_watcher_works_when_the_broker_writes_the_second_acknowledgement_f
     async with Broker(tmp_path) as second:
         config = bus_config(second, "tool-runner", "runner-1")
         bus = await Bus.connect(config, service="tool-runner", instance="runner-1")
-        kv = await KV.ensure(bus, fresh_bucket(memory=True))
+        bucket = fresh_bucket(memory=True)
+        maker_config = bus_config(second, "operator", "operator")
+        maker = await Bus.connect(maker_config, service="operator", instance="operator")
+        await KV.ensure(maker, bucket)
+        await maker.close()
+        kv = KV.bind(bus, bucket)
         for batch in range(20):
             await asyncio.gather(*(kv.put(f"k{batch}-{n}", b"v" * 2000) for n in range(100)))
         watch = await watched(kv, cache := Cache())

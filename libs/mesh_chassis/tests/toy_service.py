@@ -5,7 +5,9 @@ exists, ``stuck`` never, ``block`` blocks the event loop. What happens is writte
 """
 
 import asyncio
+import contextlib
 import sys
+import threading
 import time
 from pathlib import Path
 
@@ -55,6 +57,8 @@ def answering(service: Service, config: Config):
                     await asyncio.sleep(0.01)
             case "stuck":
                 await asyncio.Event().wait()
+            case "stubborn" | "thread":
+                await _outlive(tool)
             case "block":
                 time.sleep(float(call.payload))  # noqa: ASYNC251 - the fault under test
             case "close":
@@ -100,6 +104,13 @@ async def build(service: Service, config: Config) -> None:
     service.on_drain(said("drain"))
     service.on_stop(said("stop 1"))
     service.on_stop(said("stop 2"))
+
+
+async def _outlive(how: str) -> None:
+    while how == "stubborn":
+        with contextlib.suppress(asyncio.CancelledError):
+            await asyncio.Event().wait()
+    await asyncio.to_thread(threading.Event().wait)
 
 
 async def _fail() -> None:

@@ -4,18 +4,31 @@ Used by ``mesh up``, the container configuration and the test broker, so that de
 under the same rights as production. A right here is a wire subject, not a prefix guess.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 
 import msgspec
 
-from mcp_proto import buckets
+from mcp_proto import agent_protocol, buckets
 from mcp_proto.buckets import Bucket
-from mcp_proto.contracts import registry, tasks, tenant_auth
-from mcp_proto.subjects import QUEUE, ROOT
+from mcp_proto.contracts import provision, registry, tasks, tenant_auth
+from mcp_proto.subjects import ANY, QUEUE, ROOT, encode_token
 
-__all__ = ["SERVICES", "Rights", "client_rights", "inbox_prefix", "operator_rights", "rights_of"]
+__all__ = [
+    "AGENT",
+    "SERVICES",
+    "Rights",
+    "agent_rights",
+    "client_rights",
+    "inbox_prefix",
+    "leaf_rights",
+    "operator_rights",
+    "rights_of",
+]
 
 SERVICES = ("gateway", "registry", "tenant-auth", "tool-runner")
+
+AGENT = "agent"
+"""Service name of every program that serves with the SDK."""
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
@@ -58,18 +71,21 @@ def _read(bucket: Bucket) -> tuple[str, ...]:
     )
 
 
-def _ensure(stream: str) -> tuple[str, ...]:
-    """Create, compare and update one's own stream; never delete."""
-    return (
-        f"$JS.API.STREAM.CREATE.{stream}",
-        f"$JS.API.STREAM.UPDATE.{stream}",
-        f"$JS.API.STREAM.INFO.{stream}",
-    )
+_MAKE_STREAMS = (
+    "$JS.API.STREAM.CREATE.*",
+    "$JS.API.STREAM.UPDATE.*",
+    "$JS.API.STREAM.INFO.*",
+    "$JS.API.STREAM.NAMES",
+)
+"""Create, compare and update any stream, never delete: the registry's alone.
+
+The broker does not look into the body of such a request. A stream with ``republish`` writes any
+subject, one with ``sources`` or ``mirror`` reads any other: this right is all rights."""
 
 
 def _own(bucket: Bucket) -> tuple[str, ...]:
-    """Ensure, read and write a bucket."""
-    return (*_ensure(bucket.stream), *_read(bucket), f"$KV.{bucket.name}.>")
+    """Read and write a bucket."""
+    return (*_read(bucket), f"$KV.{bucket.name}.>")
 
 
 def _every(service: str, instance: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
@@ -119,8 +135,16 @@ def _gateway(instance: str) -> Rights:
             *_read(buckets.KEYS),
             *_read(buckets.TASKS),
             *_read(buckets.VIRTUALS),
+            # Exposed tools live, as agents of the Synadia Agent Protocol.
+            "agents.hb.*.*.*",
         ),
-        subscribe=(*subscribe, f"{ROOT}.*.evt.>", f"{ROOT}.*.gw.> {QUEUE}"),
+        subscribe=(
+            *subscribe,
+            f"{ROOT}.*.evt.>",
+            f"{ROOT}.*.gw.> {QUEUE}",
+            f"agents.prompt.*.*.* {agent_protocol.QUEUE}",
+            f"agents.status.*.*.* {agent_protocol.QUEUE}",
+        ),
     )
 
 
@@ -136,14 +160,19 @@ def _registry(instance: str) -> Rights:
             *_own(buckets.LEASE),
             *_read(buckets.KEYS),
             f"{ROOT}.*.evt.list_changed.*",
-            *(right for name in _SHARED_STREAMS for right in _ensure(name)),
+            *_MAKE_STREAMS,
         ),
-        subscribe=(*subscribe, f"{ROOT}._.svc.registry.* registry"),
+        subscribe=(
+            *subscribe,
+            f"{ROOT}._.svc.registry.* registry",
+            # Agents of any tenant register under their own tenant's token.
+            *(
+                f"{operation.of_tenant(ANY).subject} registry"
+                for operation in (registry.put, registry.remove)
+            ),
+        ),
         replies=1,
     )
-
-
-_SHARED_STREAMS = ("MESH_TASKS", "MESH_EVENTS", "MESH_AUDIT", "MESH_LOGS", "MESH_DLQ", "MESH_ADV")
 
 
 def _tenant_auth(instance: str) -> Rights:
@@ -173,7 +202,7 @@ _NOT_OF_RUNNERS = (
     buckets.SERVERS,
     buckets.VIRTUALS,
 )
-"""Buckets that others write; a runner, which makes buckets for tenants, keeps off these."""
+"""Buckets that others write; a runner, which writes the buckets of tenants, keeps off these."""
 
 
 def _tool_runner(instance: str) -> Rights:
@@ -184,6 +213,7 @@ def _tool_runner(instance: str) -> Rights:
             registry.put.subject,
             registry.remove.subject,
             registry.list_servers.subject,
+            provision.ensure.subject,
             # The source of this event is the server, not the runner that happens to hold it.
             f"{ROOT}.*.evt.updated.*",
             f"{ROOT}.*.evt.task.*",
@@ -200,15 +230,18 @@ def _tool_runner(instance: str) -> Rights:
             f"$KV.{buckets.LEASE.name}.>",
             f"$KV.{buckets.TASKS.name}.>",
             f"$KV.{buckets.IDEMPOTENCY.name}.>",
-            "$JS.API.STREAM.CREATE.*",
-            "$JS.API.STREAM.UPDATE.*",
             "$JS.API.STREAM.INFO.*",
             *_STORED_RESULTS,
+            # Tenants' events, sent and heard for their tools.
+            f"{ROOT}.*.topic.*",
             "$JS.API.DIRECT.GET.*.>",
             "$JS.API.STREAM.MSG.GET.*",
             "$JS.API.CONSUMER.CREATE.*.>",
             "$JS.API.CONSUMER.DELETE.*.>",
             "$JS.FC.>",
+            # Servers of type synadia find and prompt agents of the Synadia Agent Protocol.
+            f"$SRV.INFO.{agent_protocol.SERVICE}",
+            "agents.prompt.*.*.*",
         ),
         publish_deny=(
             *(f"$KV.{bucket.name}.>" for bucket in _NOT_OF_RUNNERS),
@@ -216,11 +249,6 @@ def _tool_runner(instance: str) -> Rights:
                 f"$KV.{buckets.INSTANCES.name}.{service}.>"
                 for service in SERVICES
                 if service != "tool-runner"
-            ),
-            *(
-                f"$JS.API.STREAM.{verb}.{bucket.stream}"
-                for verb in ("CREATE", "UPDATE")
-                for bucket in (*_NOT_OF_RUNNERS, buckets.INSTANCES, buckets.LEASE)
             ),
             *(
                 right
@@ -232,6 +260,7 @@ def _tool_runner(instance: str) -> Rights:
             *subscribe,
             f"{ROOT}.*.call.> {QUEUE}",
             f"{ROOT}.*.rpc.> {QUEUE}",
+            f"{ROOT}.*.topic.*",
             f"{ROOT}._.svc.tool-runner.* tool-runner",
         ),
     )
@@ -262,10 +291,82 @@ def client_rights(tenant: str) -> Rights:
             f"{ROOT}.{tenant}.rpc.>",
             f"{ROOT}.{tenant}.gw.>",
             f"{ROOT}.{tenant}.inst.*.cancel",
+            f"{ROOT}.{tenant}.inst.*.ping",
             f"{ROOT}.{tenant}.blob.>",
             "$SRV.>",
+            "$SYS.REQ.USER.INFO",
+            # Agents of this tenant, in the Synadia Agent Protocol: the owner token is the tenant.
+            f"agents.prompt.*.{tenant}.*",
+            f"agents.status.*.{tenant}.*",
         ),
-        subscribe=("_INBOX.>", f"{ROOT}.{tenant}.evt.>"),
+        # Every heartbeat, because the protocol's SDK subscribes to nothing less; it tells what
+        # the records of ``$SRV.INFO`` tell anyway.
+        subscribe=("_INBOX.>", f"{ROOT}.{tenant}.evt.>", "agents.hb.*.*.*"),
+        replies=0,
+    )
+
+
+def agent_rights(tenant: str, instance: str, names: tuple[str, ...] = ()) -> Rights:
+    """A program of one tenant that serves tools with the SDK.
+
+    Whoever may take a tenant's calls can answer them with anything: give an agent the names it
+    serves, unless it is development.
+
+    Args:
+        tenant: whose agent.
+        instance: unique among all processes of the mesh.
+        names: servers it may be; () = any of the tenant's.
+    """
+    publish, subscribe = _every(AGENT, instance)
+    own = f"{ROOT}.{encode_token(tenant)}"
+    servers = [f"{encode_token(name)}." for name in names] or [""]
+    return Rights(
+        publish=(
+            *(right.replace(f"{ROOT}.*.", f"{own}.") for right in publish),
+            registry.put.of_tenant(tenant).subject,
+            registry.remove.of_tenant(tenant).subject,
+            f"{own}.gw.>",
+            f"{own}.inst.*.cancel",
+            f"{own}.topic.>",
+            *(f"{own}.evt.updated.{server.rstrip('.') or '*'}" for server in servers),
+            *_read(buckets.KEYS),
+        ),
+        subscribe=(
+            *subscribe,
+            *(f"{own}.call.{server}> {QUEUE}" for server in servers),
+            *(f"{own}.rpc.{server}> {QUEUE}" for server in servers),
+            f"{own}.topic.>",
+        ),
+    )
+
+
+def leaf_rights(tenant: str, agents: Mapping[str, tuple[str, ...]]) -> Rights:
+    """A broker elsewhere that dials in (a leaf node) with agents of one tenant behind it.
+
+    The broker asks a leaf's right without its queue group, and grants a leaf no replies of the
+    moment: so subscriptions stand without queue, and the inboxes of those who call agents are
+    open. Reply subjects cannot be guessed (``ReplyMux``); no inbox but the agents' own is heard.
+
+    Args:
+        tenant: whose agents.
+        agents: instance id -> servers that it may be.
+    """
+    each = [agent_rights(tenant, instance, names) for instance, names in agents.items()]
+    own = {"$SYS.REQ.USER.INFO"}  # the leaf's broker answers it
+    return Rights(
+        publish=(
+            *dict.fromkeys(right for one in each for right in one.publish if right not in own),
+            f"{inbox_prefix('gateway', '*')}.>",
+            f"{inbox_prefix('tool-runner', '*')}.>",
+        ),
+        subscribe=tuple(
+            dict.fromkeys(
+                right.partition(" ")[0]
+                for one in each
+                for right in one.subscribe
+                if right != "$SRV.>"
+            )
+        ),
         replies=0,
     )
 

@@ -1,7 +1,8 @@
 """Bucket names and key grammar: the stored state, and which service writes it.
 
 A bucket has one writer (``mesh_instances`` and ``mesh_lease``: one writer per key) and many
-watchers. Keys are built from encoded tokens only, so no key can leave its tenant.
+watchers. All are made by the registry (ADR 0024). Keys are built from encoded tokens only, so no
+key can leave its tenant.
 """
 
 import msgspec
@@ -17,23 +18,25 @@ __all__ = [
     "KEYS",
     "LEASE",
     "LOGINS",
+    "OF_PLATFORM",
     "SERVERS",
     "SESSIONS",
     "TASKS",
     "VIRTUALS",
     "Bucket",
     "key",
+    "tenant_events",
     "tenant_kv",
     "tenant_objects",
 ]
 
 
 class Bucket(msgspec.Struct, frozen=True, kw_only=True):
-    """Settings of one KV bucket, as its owner ensures them.
+    """Settings of one KV bucket, as the registry ensures them.
 
     Attributes:
         name: bucket name; the stream is ``KV_{name}`` on ``$KV.{name}.>``.
-        writer: service that may write (and ensures the bucket).
+        writer: service that may write.
         history: revisions kept per key.
         memory: memory storage; on a single broker such a bucket dies with it.
         ttl_s: bucket-wide age limit in seconds; 0 = none.
@@ -101,6 +104,23 @@ IDEMPOTENCY = Bucket(
 """What became of calls with an idempotency key, under a digest of whose call it was."""
 
 
+OF_PLATFORM = (
+    # Instances first: every other process waits for it to say that it lives.
+    INSTANCES,
+    CONFIG,
+    KEYS,
+    LOGINS,
+    CATALOG,
+    SERVERS,
+    VIRTUALS,
+    SESSIONS,
+    LEASE,
+    TASKS,
+    IDEMPOTENCY,
+)
+"""Every bucket that is there from the first start on, in the order of their making."""
+
+
 def tenant_kv(tenant: str, bytes_max: int = -1) -> Bucket:
     """The bucket behind the ``kv_*`` tools of one tenant.
 
@@ -123,6 +143,15 @@ def tenant_objects(tenant: str) -> str:
         ValueError: not a tenant id.
     """
     return tenant_kv(tenant).name
+
+
+def tenant_events(tenant: str) -> str:
+    """Name of the stream of one tenant's events (``subjects.topic``).
+
+    Raises:
+        ValueError: not a tenant id.
+    """
+    return f"EVT_{tenant_kv(tenant).name}"
 
 
 def key(*names: str) -> str:

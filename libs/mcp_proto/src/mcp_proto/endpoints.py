@@ -4,6 +4,8 @@ The same text everywhere: in a path behind ``/mcp/``, in the header ``Mesh-Endpo
 in ``_meta`` of an ``initialize`` over a byte stream, in a stored session.
 """
 
+import re
+
 from mcp_proto.envelope import Header, RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.ids import is_server_name
@@ -15,6 +17,7 @@ __all__ = [
     "EndpointEnvelope",
     "checked_endpoint",
     "is_endpoint",
+    "metrics_path_problem",
     "of_path",
     "of_server",
     "of_virtual",
@@ -28,6 +31,8 @@ META = "mesh/endpoint"
 """Member of ``_meta`` of an ``initialize`` over TCP or stdio that chooses the endpoint."""
 
 _SERVER, _VIRTUAL = "u/", "v/"
+_PLAIN_PATH = re.compile(r"(?:/[A-Za-z0-9._~-]{1,64}){1,8}")
+_OWN_PATHS = (PATH, "/tools", "/health", "/ready")
 
 
 def is_endpoint(text: str) -> bool:
@@ -54,6 +59,16 @@ def of_path(path: str) -> str | None:
     if not rest:
         return AGGREGATE
     return rest[1:] if rest[0] == "/" and rest != "/" and is_endpoint(rest[1:]) else None
+
+
+def metrics_path_problem(path: str) -> str | None:
+    """Why metrics cannot be at this path of an HTTP edge; None when they can."""
+    if _PLAIN_PATH.fullmatch(path) is None:
+        return "a path is like /metrics: at most 8 parts of letters, digits and . _ ~ -"
+    for own in _OWN_PATHS:
+        if path == own or path.startswith(f"{own}/"):
+            return f"{own} serves something else"
+    return None
 
 
 def of_server(server: str) -> str:

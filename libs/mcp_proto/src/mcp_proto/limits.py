@@ -31,6 +31,7 @@ __all__ = [
     "START_BY_S",
     "SUBJECT_BYTES_MAX",
     "TOOLS_PER_TENANT_MAX",
+    "TOPIC_CHARS_MAX",
     "UPSTREAM_MESSAGE_BYTES",
 ]
 
@@ -71,6 +72,9 @@ SUBJECT_BYTES_MAX = 512
 NAME_CHARS_MAX = 128
 """Longest decoded server, tool or prompt name: what MCP SDKs accept."""
 
+TOPIC_CHARS_MAX = 256
+"""Longest topic of a tenant's events; encoded it must still fit into a subject."""
+
 LISTED_NAME_CHARS_MAX = 64
 """Longest tool name in a list: several clients refuse longer ones."""
 
@@ -84,7 +88,7 @@ JSON_CONTAINERS_MAX = 200_000
 """Arrays and objects in one message; 10 MB of ``[]`` would cost 600 ms and 240 MB to decode."""
 
 TOOLS_PER_TENANT_MAX = 2_000
-"""Tools listed for one tenant; further ones are left out and logged."""
+"""Tools listed for one tenant; beyond it the servers with the most tools list fewer."""
 
 CALL_TIMEOUT_S = 30.0
 """Budget of a call when the caller names none."""

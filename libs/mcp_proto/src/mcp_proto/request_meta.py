@@ -15,6 +15,7 @@ from mcp_proto.versions import MODERN
 __all__ = ["Head", "check_envelope", "head_of", "is_enveloped", "meta_of"]
 
 _MARK = b"protocolVersion"
+_LARGE_BYTES = 64 * 1024
 
 
 class _Params(msgspec.Struct, frozen=True):
@@ -81,11 +82,12 @@ def meta_of(params: bytes | msgspec.Raw) -> Meta:
 
 def is_enveloped(params: bytes | msgspec.Raw) -> bool:
     """Whether the request carries the modern envelope, complete and well-formed or not."""
-    data = bytes(params)
-    # Nearly all legacy requests end here: without the word, and without an escape that could
-    # spell it, the member is not there.
-    if _MARK not in data and b"\\u" not in data:
-        return False
+    if memoryview(params).nbytes <= _LARGE_BYTES:
+        data = bytes(params)
+        # Nearly all legacy requests end here: without the word, and without an escape that could
+        # spell it, the member is not there. Large ones are parsed sooner than searched.
+        if _MARK not in data and b"\\u" not in data:
+            return False
     try:
         return meta_of(params).protocol_version is not None
     except MeshError:

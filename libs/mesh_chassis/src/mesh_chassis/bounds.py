@@ -80,6 +80,11 @@ class Bulkhead:
         """At once, at most."""
         return self._limit
 
+    @limit.setter
+    def limit(self, limit: int) -> None:
+        """What runs above a lower limit goes on; nothing new comes in until it is below."""
+        self._limit = limit
+
     def enter(self) -> bool:
         """Take a place; every True needs one ``leave``."""
         if self._used >= self._limit:

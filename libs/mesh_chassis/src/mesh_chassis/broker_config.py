@@ -25,6 +25,7 @@ __all__ = [
     "new_nkey",
     "public_of",
     "render",
+    "user_text",
     "write_seed",
 ]
 
@@ -46,12 +47,14 @@ class BrokerUser(msgspec.Struct, frozen=True, kw_only=True):
         public_nkey: public half of the nkey, ``U…``.
         rights: what it may publish and subscribe; None = everything (system account only).
         account: account the user lives in.
+        leaf: it is a broker that dials in; nobody can be this user otherwise.
     """
 
     name: str
     public_nkey: str
     rights: Rights | None
     account: str = PLATFORM_ACCOUNT
+    leaf: bool = False
 
 
 class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,6 +72,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
             leaves streams unwritable until the broker restarts, while a full store recovers.
         sync_always: fsync every write before its acknowledgement.
         logfile: path of the broker's log; "" = standard error.
+        leaf_host: address of the listener for brokers that dial in (leaf nodes).
+        leaf_port: its port; 0 = there is none.
+        leaf_tls: certificate and key files of it; ("", "") = none.
     """
 
     store_dir: str
@@ -81,6 +87,9 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     file_max_bytes: int = 4096 * _MIB
     sync_always: bool = True
     logfile: str = ""
+    leaf_host: str = "127.0.0.1"
+    leaf_port: int = 0
+    leaf_tls: tuple[str, str] = ("", "")
 
 
 def new_nkey() -> tuple[str, str]:
@@ -127,8 +136,19 @@ def render(settings: BrokerSettings, users: Sequence[BrokerUser]) -> str:
     keys = [user.public_nkey for user in users]
     if len(set(keys)) != len(keys):
         raise ValueError("two users share one nkey")
-    lines = [*_server(settings), *_jetstream(settings), *_accounts(users), ""]
+    lines = [
+        *_server(settings),
+        *_jetstream(settings),
+        *_leafnodes(settings),
+        *_accounts(users),
+        "",
+    ]
     return "\n".join(lines)
+
+
+def user_text(name: str, public_nkey: str, rights: Rights) -> str:
+    """One user as it stands in ``users: [ … ]`` of an account."""
+    return "\n".join(_user(BrokerUser(name=name, public_nkey=public_nkey, rights=rights)))
 
 
 def _quoted(text: str) -> str:
@@ -171,6 +191,25 @@ def _jetstream(settings: BrokerSettings) -> list[str]:
     ]
 
 
+def _leafnodes(settings: BrokerSettings) -> list[str]:
+    if not settings.leaf_port:
+        return []
+    certificate, key = settings.leaf_tls
+    return [
+        # Leaves share our buckets: without this line the broker keeps $JS.API and $KV from them.
+        f'default_js_domain {{ {PLATFORM_ACCOUNT}: "" }}',
+        "leafnodes {",
+        f"  host: {_quoted(settings.leaf_host)}",
+        f"  port: {settings.leaf_port}",
+        *(
+            [f"  tls {{ cert_file: {_quoted(certificate)}, key_file: {_quoted(key)} }}"]
+            if certificate
+            else []
+        ),
+        "}",
+    ]
+
+
 def _accounts(users: Sequence[BrokerUser]) -> list[str]:
     names = dict.fromkeys([PLATFORM_ACCOUNT, SYSTEM_ACCOUNT, *(user.account for user in users)])
     lines = ["accounts {"]
@@ -189,6 +228,8 @@ def _accounts(users: Sequence[BrokerUser]) -> list[str]:
 
 def _user(user: BrokerUser) -> list[str]:
     lines = [f"      {{  # {' '.join(user.name.split())}", f"        nkey: {user.public_nkey}"]
+    if user.leaf:
+        lines.append('        allowed_connection_types: ["LEAFNODE"]')
     rights = user.rights
     if rights is None:
         if user.account != SYSTEM_ACCOUNT:

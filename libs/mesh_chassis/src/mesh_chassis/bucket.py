@@ -10,6 +10,7 @@ Decisions are made by compare-and-set writes (``create``, ``update``), never by 
 
 import asyncio
 import base64
+import logging
 import re
 import secrets
 from collections.abc import Callable
@@ -27,15 +28,19 @@ from mesh_chassis.ordered_consumer import is_marker
 from mesh_chassis.stream import NS, StreamConfig, ensure_stream, stream_exists
 from mesh_chassis.watch import Watch
 
-__all__ = ["KV", "Conflict", "Entry", "check_key", "stream_of"]
+__all__ = ["KV", "START_S", "Conflict", "Entry", "check_key", "stream_of"]
 
+START_S = 30.0
+"""How long a start waits for the registry to make a bucket; then the process is started again."""
 MARKER_S = 60
 """How long the marker of an expired or deleted key stays, for watchers that were away."""
 _READ_S = 2.0
 _OPEN_POLL_S = 0.1
+_OPEN_TELL_S = 1.0
 _HEADER_ROOM_BYTES = 1024
 _DEDUP_S = 120
 _NOT_FOUND = 10037
+_log = logging.getLogger(__name__)
 _KEY = re.compile(r"[-/_=.A-Za-z0-9]+")
 
 
@@ -79,7 +84,7 @@ def check_key(key: str) -> str:
 
 
 def stream_of(bucket: Bucket, *, replicas: int = 1) -> StreamConfig:
-    """The stream behind a bucket, as its owner ensures it."""
+    """The stream behind a bucket, as the registry ensures it."""
     age = round(bucket.ttl_s * NS)
     value_max = bucket.value_max_bytes
     return StreamConfig(
@@ -104,7 +109,7 @@ def stream_of(bucket: Bucket, *, replicas: int = 1) -> StreamConfig:
 class KV:
     """One bucket on one connection.
 
-    Make it with ``ensure`` (the owner), ``open`` (everybody else) or ``bind`` (one's own keys
+    Make it with ``ensure`` (the registry), ``open`` (everybody else) or ``bind`` (one's own keys
     only, where the rights allow no look at the bucket).
     """
 
@@ -139,13 +144,14 @@ class KV:
 
     @classmethod
     async def open(cls, bus: Bus, bucket: Bucket, *, timeout_s: float = 10.0) -> Self:
-        """Wait until the owner has made the bucket.
+        """Wait until the registry has made the bucket; from 1 s on the log says so.
 
         Raises:
             MeshError: ``bus``: it is not there after ``timeout_s``.
         """
         loop = asyncio.get_running_loop()
         until = loop.time() + timeout_s
+        tell_at = loop.time() + _OPEN_TELL_S
         while True:
             left = until - loop.time()
             if await stream_exists(bus, bucket.stream, timeout_s=max(0.1, left)):
@@ -153,8 +159,11 @@ class KV:
             if loop.time() + _OPEN_POLL_S >= until:
                 raise MeshError(
                     ErrorKind.BUS,
-                    f"bucket {bucket.name} does not exist; is {bucket.writer} running?",
+                    f"bucket {bucket.name} does not exist; the registry makes it: is it running?",
                 )
+            if loop.time() >= tell_at:
+                tell_at = until
+                _log.warning("waiting for the registry to make bucket %s", bucket.name)
             await asyncio.sleep(_OPEN_POLL_S)
 
     async def get(self, key: str) -> Entry | None:

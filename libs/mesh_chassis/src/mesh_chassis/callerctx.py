@@ -177,7 +177,10 @@ class ContextSigner:
                 ``internal``: the key cannot be opened.
         """
         now = self._clock_ms()
-        who = (context.tid, context.sub, context.roles, context.perms, context.sid, context.iss)
+        who = (
+            *(context.tid, context.sub, context.roles, context.perms),
+            *(context.sid, context.iss, context.cid),
+        )
         known = self._cache.get(who)
         if (
             known is not None

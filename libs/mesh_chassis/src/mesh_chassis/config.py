@@ -33,8 +33,12 @@ __all__ = [
     "OpsConfig",
     "ServiceSection",
     "TelemetryConfig",
+    "expand",
+    "from_env",
     "load",
     "read_secret",
+    "read_table",
+    "unknown_reason",
 ]
 
 T = TypeVar("T", bound=msgspec.Struct)
@@ -145,21 +149,21 @@ def load(
         ConfigError: anything missing, unknown, of the wrong type or out of range.
     """
     source = str(path) if path is not None else ""
-    table = _expand_table(_read(path), env, source, "") if path is not None else {}
+    table = expand_table(read_table(path), env, source, "") if path is not None else {}
     stray = unknown_key(struct_type, table)
     if stray is not None:
         key, known = stray
-        raise ConfigError(source, key, _unknown(key, known))
+        raise ConfigError(source, key, unknown_reason(key, known))
     known_leaves = {leaf.key: leaf for leaf in leaves(struct_type)}
     origin: dict[str, str] = {}
     for leaf in known_leaves.values():
         name = ENV_PREFIX + leaf.key.replace(".", "_").upper()
         if name in env:
-            _place(table, leaf.key, _from_env(leaf, name, env[name]), f"environment {name}")
+            _place(table, leaf.key, from_env(leaf, name, env[name]), f"environment {name}")
             origin[leaf.key] = f"environment variable {name}"
     for key, value in (overrides or {}).items():
         if key not in known_leaves:
-            raise ConfigError("", key, _unknown(key, tuple(known_leaves)))
+            raise ConfigError("", key, unknown_reason(key, tuple(known_leaves)))
         _place(table, key, value, "override")
         origin[key] = "override"
     return _convert(struct_type, table, source, origin)
@@ -191,7 +195,12 @@ def read_secret(path: str, *, key: str) -> str:
     return text
 
 
-def _read(path: Path) -> dict[str, object]:
+def read_table(path: Path) -> dict[str, object]:
+    """A TOML file as it stands, nothing expanded.
+
+    Raises:
+        ConfigError: it cannot be read, is too large, or is no TOML.
+    """
     try:
         with path.open("rb") as file:
             data = file.read(CONFIG_BYTES_MAX + 1)
@@ -206,23 +215,28 @@ def _read(path: Path) -> dict[str, object]:
         raise ConfigError(str(path), "", f"not valid TOML: {error}") from None
 
 
-def _expand_table(
+def expand_table(
     table: Mapping[str, object], env: Mapping[str, str], source: str, at: str
 ) -> dict[str, object]:
     return {
-        name: _expand(value, env, source, f"{at}.{name}" if at else name)
+        name: expand(value, env, source, f"{at}.{name}" if at else name)
         for name, value in table.items()
     }
 
 
-def _expand(value: object, env: Mapping[str, str], source: str, at: str) -> object:
+def expand(value: object, env: Mapping[str, str], source: str, at: str) -> object:
+    """``value`` with its variables filled in, at any depth.
+
+    Raises:
+        ConfigError: one is not set, or is written wrongly.
+    """
     match value:
         case str() if "${" in value:
             return _VARIABLE.sub(lambda found: _variable(found, env, source, at), value)
         case dict():
-            return _expand_table(value, env, source, at)
+            return expand_table(value, env, source, at)
         case list():
-            return [_expand(item, env, source, f"{at}[{i}]") for i, item in enumerate(value)]
+            return [expand(item, env, source, f"{at}[{i}]") for i, item in enumerate(value)]
         case _:
             return value
 
@@ -244,7 +258,12 @@ def _variable(found: re.Match[str], env: Mapping[str, str], source: str, at: str
     return value
 
 
-def _from_env(leaf: Leaf, name: str, text: str) -> object:
+def from_env(leaf: Leaf, name: str, text: str) -> object:
+    """The value that the variable ``name`` gives a key.
+
+    Raises:
+        ConfigError: it cannot be one.
+    """
     value: object = [part.strip() for part in text.split(",")] if leaf.sequence and text else text
     if leaf.sequence and not text:
         value = []
@@ -286,7 +305,8 @@ def _convert(
         raise ConfigError(origin.get(key, source), key, reason) from None
 
 
-def _unknown(key: str, known: tuple[str, ...]) -> str:
+def unknown_reason(key: str, known: tuple[str, ...]) -> str:
+    """What to say of a key that does not exist; names the closest that does."""
     near = closest(key.rpartition(".")[2] if "." not in "".join(known) else key, known)
     hint = f"; did you mean {near}?" if near else ""
     return f"unknown key{hint} (known here: {', '.join(known) or 'none'})"

@@ -11,7 +11,16 @@ from enum import Enum
 import msgspec
 from msgspec import inspect
 
-__all__ = ["Leaf", "allowed_values", "closest", "leaves", "unknown_key"]
+__all__ = [
+    "Leaf",
+    "allowed_of",
+    "allowed_values",
+    "closest",
+    "item_of",
+    "leaves",
+    "struct_of",
+    "unknown_key",
+]
 
 DEPTH_MAX = 8
 """Nested tables; deeper ones are not configuration but a document."""
@@ -36,13 +45,13 @@ def leaves(struct_type: type[msgspec.Struct], at: str = "") -> Iterator[Leaf]:
     for field in msgspec.structs.fields(struct_type):
         key = f"{at}.{field.encode_name}" if at else field.encode_name
         shape = inspect.type_info(field.type)
-        nested = _struct_of(shape)
+        nested = struct_of(shape)
         if nested is not None:
             if key.count(".") < DEPTH_MAX:
                 yield from leaves(nested, key)
             continue
-        item = _item_of(shape)
-        if item is not None and _struct_of(item) is not None:
+        item = item_of(shape)
+        if item is not None and struct_of(item) is not None:
             continue
         if isinstance(_plain(shape), inspect.DictType):
             continue
@@ -69,11 +78,17 @@ def allowed_values(struct_type: type[msgspec.Struct], key: str) -> tuple[str, ..
     """Values of an enumeration or literal at ``key``; empty when it is neither."""
     for leaf in leaves(struct_type):
         if leaf.key == key:
-            shape = _plain(inspect.type_info(leaf.type))
-            if isinstance(shape, inspect.EnumType):
-                return tuple(str(_value(member)) for member in shape.cls)
-            if isinstance(shape, inspect.LiteralType):
-                return tuple(str(value) for value in shape.values)
+            return allowed_of(inspect.type_info(leaf.type))
+    return ()
+
+
+def allowed_of(shape: inspect.Type) -> tuple[str, ...]:
+    """Values of an enumeration or literal; empty when it is neither."""
+    shape = _plain(shape)
+    if isinstance(shape, inspect.EnumType):
+        return tuple(str(_value(member)) for member in shape.cls)
+    if isinstance(shape, inspect.LiteralType):
+        return tuple(str(value) for value in shape.values)
     return ()
 
 
@@ -98,12 +113,14 @@ def _plain(shape: inspect.Type) -> inspect.Type:
     return shape
 
 
-def _struct_of(shape: inspect.Type) -> type[msgspec.Struct] | None:
+def struct_of(shape: inspect.Type) -> type[msgspec.Struct] | None:
+    """The Struct of a table, an optional one too; None = it is no table."""
     shape = _plain(shape)
     return shape.cls if isinstance(shape, inspect.StructType) else None
 
 
-def _item_of(shape: inspect.Type) -> inspect.Type | None:
+def item_of(shape: inspect.Type) -> inspect.Type | None:
+    """What a list holds; None = it is no list."""
     shape = _plain(shape)
     match shape:
         case (
@@ -118,10 +135,10 @@ def _item_of(shape: inspect.Type) -> inspect.Type | None:
 
 
 def _unknown_in(shape: inspect.Type, value: object, key: str) -> tuple[str, tuple[str, ...]] | None:
-    nested = _struct_of(shape)
+    nested = struct_of(shape)
     if nested is not None and isinstance(value, dict):
         return unknown_key(nested, value, key)
-    item = _item_of(shape)
+    item = item_of(shape)
     if item is not None and isinstance(value, list):
         for i, one in enumerate(value):
             stray = _unknown_in(item, one, f"{key}[{i}]")

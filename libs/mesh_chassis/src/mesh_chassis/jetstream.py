@@ -68,6 +68,11 @@ class ApiError(Exception):
         """Whether the broker itself is not ready (no leader, shutting down, starting)."""
         return self.failure.code == 503 and self.failure.err_code not in _FULL
 
+    @property
+    def full(self) -> bool:
+        """Whether a store has no room left."""
+        return self.failure.err_code in _FULL
+
 
 class Conflict(Exception):  # noqa: N818 - it is an answer, not a fault
     """A compare-and-set write found another revision.

@@ -17,7 +17,14 @@ import msgspec
 
 from mesh_chassis.tracing import current_traceparent
 
-__all__ = ["FIELD_CHARS_MAX", "JsonFormatter", "get_logger", "redact", "setup_logging"]
+__all__ = [
+    "FIELD_CHARS_MAX",
+    "JsonFormatter",
+    "get_logger",
+    "redact",
+    "set_level",
+    "setup_logging",
+]
 
 FIELD_CHARS_MAX = 8 * 1024
 """Characters of one text field; longer ones are cut. A stack trace of 60 frames fits."""
@@ -149,8 +156,14 @@ def setup_logging(
     for handler in handlers:
         handler.setFormatter(formatter)
         root.addHandler(handler)
+    set_level(level)
+    logging.captureWarnings(capture=True)
+
+
+def set_level(level: str) -> None:
+    """Write nothing below ``level`` (``debug``, ``info``, ``warning`` or ``error``) from now on."""
+    root = logging.getLogger()
     root.setLevel(level.upper())
     # Chatty below warning, and their debug lines quote payloads.
     for name in ("nats", "asyncio", "urllib3", "uvicorn", "httpx", "httpcore"):
         logging.getLogger(name).setLevel(max(logging.WARNING, root.level))
-    logging.captureWarnings(capture=True)

@@ -115,6 +115,12 @@ DECLARED: tuple[Declared, ...] = (
         shape=Shape.GAUGE,
         text="Durable tasks this runner executes now.",
     ),
+    Declared(
+        name="mesh_bridge_messages",
+        shape=Shape.COUNTER,
+        text="Messages of the Redis bridge, by direction (in, out) and outcome (ok, dropped).",
+        labels=("direction", "outcome"),
+    ),
     Declared(name="mesh_child_processes", shape=Shape.GAUGE, text="Child processes alive."),
     Declared(
         name="mesh_watch_age_seconds",
@@ -133,6 +139,18 @@ DECLARED: tuple[Declared, ...] = (
         shape=Shape.GAUGE,
         text="Sessions of old clients held here (http), connections open (tcp).",
         labels=("edge",),
+    ),
+    Declared(
+        name="mesh_verifier_decisions",
+        shape=Shape.COUNTER,
+        text="Decisions about requests, by decision (allow, deny) and source (answer, cache, "
+        "policy: the verifier is silent, wrong: it answered no decision).",
+        labels=("decision", "source"),
+    ),
+    Declared(
+        name="mesh_verifier_seconds",
+        shape=Shape.HISTOGRAM,
+        text="Time the external verifier took to answer or to fail, in seconds.",
     ),
 )
 """Every metric of the mesh; docs/reference/metrics.md is generated from it."""

@@ -14,6 +14,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
 from typing import Generic, Protocol, TypeVar
@@ -34,13 +35,15 @@ from mesh_chassis.config import (
     TelemetryConfig,
     load,
 )
+from mesh_chassis.hangup import HangUp
 from mesh_chassis.health import Health, Status
 from mesh_chassis.metrics import Metrics
 from mesh_chassis.ops_http import OpsListener
 from mesh_chassis.presence import Presence
+from mesh_chassis.reload import Reloader, ReloadPart
 from mesh_chassis.service import Service
 from mesh_chassis.tasks import Tasks
-from mesh_chassis.watchdog import LoopWatchdog, exit_hung
+from mesh_chassis.watchdog import LoopWatchdog, exit_hung, exit_late
 
 __all__ = [
     "EXIT_CONFIG",
@@ -50,6 +53,7 @@ __all__ = [
     "Build",
     "Sections",
     "run",
+    "serve",
 ]
 
 EXIT_OK = 0
@@ -100,6 +104,9 @@ class Sections(Protocol):
 C = TypeVar("C", bound=Sections)
 T = TypeVar("T")
 
+LEAVE_S = 3.0
+"""How long tasks and threads may outlive the service, in seconds."""
+
 Build = Callable[[Service, C], Awaitable[None]]
 """Adds endpoints, checks and hooks to the service; the bus is connected, nothing has started."""
 
@@ -125,25 +132,54 @@ def run(
     path: Path | None = options.config
     try:
         config = _load(config_type, path)
-        if options.check_config:
-            sys.stdout.write(f"{path or 'environment'}: ok\n")
-            raise SystemExit(EXIT_OK)
-        section = config.service
+    except ConfigError as error:
+        raise _unusable(name, error) from None
+    if options.check_config:
+        sys.stdout.write(f"{path or 'environment'}: ok\n")
+        raise SystemExit(EXIT_OK)
+    serve(build, config, name, version=version, source=path)
+
+
+def serve(
+    build: Build[C], config: C, name: str, *, version: str = "", source: Path | None = None
+) -> None:
+    """``run`` with a configuration that is there already; never returns either.
+
+    Args:
+        build: see ``Build``; may raise ``ConfigError``.
+        config: with the tables of ``Sections``.
+        name: service name, with dashes.
+        version: as of ``run``.
+        source: file of ``config``, read again on SIGHUP; None = it cannot be reloaded.
+    """
+    section = config.service
+    try:
         logs.setup_logging(
             config.log.level, service=name, instance=section.instance, file=config.log.file
         )
         tracing.setup_tracing(config.telemetry, service=name, instance=section.instance)
         with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
-            code = runner.run(_Process(name, version or _version(name), config).main(build))
+            process = _Process(name, version or _version(name), config, source)
+            code = runner.run(process.main(build))
+            # Every caller has its answer: what ignores that it was cancelled, or a thread that
+            # never returns, must not keep the process.
+            last = threading.Timer(LEAVE_S, exit_late, (code,))
+            last.daemon = True
+            last.start()
+        last.cancel()
     except ConfigError as error:
-        # The one line a person needs, without the JSON around it.
-        sys.stderr.write(f"{name}: configuration error: {error}\n")
-        raise SystemExit(EXIT_CONFIG) from None
+        raise _unusable(name, error) from None
     except OSError as error:
         sys.stderr.write(f"{name}: cannot start: {error}\n")
         raise SystemExit(EXIT_SOFTWARE) from None
     tracing.shutdown_tracing()
     raise SystemExit(code)
+
+
+def _unusable(name: str, error: ConfigError) -> SystemExit:
+    # The one line a person needs, without the JSON around it.
+    sys.stderr.write(f"{name}: configuration error: {error}\n")
+    return SystemExit(EXIT_CONFIG)
 
 
 def _load(config_type: type[C], path: Path | None) -> C:
@@ -172,10 +208,13 @@ def _version(name: str) -> str:
 class _Process(Generic[C]):
     """One run: what may end it, and the way from start to exit code."""
 
-    def __init__(self, name: str, version: str, config: C) -> None:
+    def __init__(self, name: str, version: str, config: C, source: Path | None = None) -> None:
         self._name = name
         self._version = version
         self._config = config
+        self._source = source
+        self._hang_up = HangUp()
+        self._reread = asyncio.Event()
         self._ending = asyncio.Event()
         self._forced = asyncio.Event()
         self._code = EXIT_OK
@@ -186,6 +225,8 @@ class _Process(Generic[C]):
         loop = asyncio.get_running_loop()
         for one in (signal.SIGTERM, signal.SIGINT):
             loop.add_signal_handler(one, self._signalled, one)
+        if self._source is not None and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:
+            loop.add_signal_handler(signal.SIGHUP, self._hung_up)
         tasks = Tasks(section.instance, on_fatal=lambda _: self._end(EXIT_SOFTWARE))
         try:
             bus = await self._unless_ending(
@@ -242,7 +283,7 @@ class _Process(Generic[C]):
             if config.ops.port:
                 listener = OpsListener(config.ops, service.health, service.metrics)
                 await listener.start(service.tasks)
-            await self._unless_ending(_begin(service, build, config))
+            await self._unless_ending(_begin(service, self._reloadable(build), config))
             await self._ending.wait()
             if self._code != EXIT_RESTART:
                 await self._drain(service)
@@ -259,6 +300,50 @@ class _Process(Generic[C]):
                 await listener.stop()
             await service.stop()
         return self._code
+
+    def _reloadable(self, build: Build[C]) -> Build[C]:
+        """``build``, and what reads its file again when told to."""
+        source = self._source
+        if source is None:
+            return build
+
+        async def built(service: Service, config: C) -> None:
+            await build(service, config)
+            service.reload_parts.append(_log_level())
+            reloader = Reloader(
+                config,
+                path=source,
+                read=lambda path: _load(type(config), path),
+                parts=service.reload_parts,
+            )
+            # Not one of the service's endpoints: it is no work that others could give it.
+            endpoint = reloader.endpoint(service.bus)
+
+            async def begin() -> None:
+                await endpoint.start()
+                service.tasks.spawn(self._reload(reloader), name="reload", fatal=True)
+
+            async def end() -> None:
+                await endpoint.drain(0.0)
+
+            service.on_ready(begin)
+            service.on_stop(end)
+
+        return built
+
+    async def _reload(self, reloader: Reloader[C]) -> None:
+        """Take the file over after each SIGHUP; one that came too early waits here."""
+        while True:
+            await self._reread.wait()
+            self._reread.clear()
+            await reloader.apply()
+
+    def _hung_up(self) -> None:
+        if self._hang_up.gone:
+            self._signalled(signal.SIGHUP)
+            return
+        _log.info("reading the configuration again on SIGHUP")
+        self._reread.set()
 
     async def _drain(self, service: Service) -> None:
         section = self._config.service
@@ -308,6 +393,15 @@ class _Process(Generic[C]):
             _log.critical("leaving to be started again", extra={"code": code})
         self._code = code
         self._ending.set()
+
+
+def _log_level() -> ReloadPart:
+    async def apply(config: msgspec.Struct) -> None:
+        level: LogConfig | None = getattr(config, "log", None)
+        if level is not None:
+            logs.set_level(level.level)
+
+    return ReloadPart(keys=("log.level",), apply=apply)
 
 
 async def _begin(service: Service, build: Build[C], config: C) -> None:

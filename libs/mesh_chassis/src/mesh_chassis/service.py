@@ -10,7 +10,9 @@ in silence.
 import asyncio
 import logging
 from collections.abc import Awaitable, Callable, Collection, Mapping
-from typing import Protocol
+from typing import Protocol, TypeVar
+
+import msgspec
 
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.discovery import Discovery
@@ -19,6 +21,7 @@ from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.clock import monotonic
 from mesh_chassis.health import Check, Health, Status
 from mesh_chassis.metrics import Metrics
+from mesh_chassis.reload import ReloadPart
 from mesh_chassis.tasks import Tasks
 from mesh_chassis.watch import Watch
 
@@ -39,6 +42,7 @@ HOOK_MIN_S = 0.5
 _log = logging.getLogger(__name__)
 
 Hook = Callable[[], Awaitable[None]]
+C = TypeVar("C", bound=msgspec.Struct)
 
 
 class Presenter(Protocol):
@@ -107,6 +111,7 @@ class Service:
         self._on_ready: list[Hook] = []
         self._on_drain: list[Hook] = []
         self._on_stop: list[Hook] = []
+        self.reload_parts: list[ReloadPart] = []
         self._started = False
         self._stopped = False
         health.unready("starting")
@@ -191,6 +196,35 @@ class Service:
     def on_stop(self, hook: Hook) -> None:
         """Run after the last call: stop children, flush. In reverse order of adding."""
         self._on_stop.append(hook)
+
+    def on_reload(
+        self,
+        config_type: type[C],
+        keys: Collection[str],
+        apply: Callable[[C], Awaitable[None]],
+        *,
+        check: Callable[[C], None] | None = None,
+    ) -> None:
+        """Take these keys over while the service runs; every other key needs a restart.
+
+        Args:
+            config_type: the service's configuration.
+            keys: dotted keys; a table stands for all of its keys.
+            apply: takes a configuration over. Raising keeps the old one: ``apply`` is then called
+                with that, so it must not assume that it had finished.
+            check: raises ``ConfigError`` for what cannot be taken over; changes nothing.
+        """
+
+        async def run(config: msgspec.Struct) -> None:
+            assert isinstance(config, config_type)
+            await apply(config)
+
+        def look(config: msgspec.Struct) -> None:
+            assert isinstance(config, config_type)
+            if check is not None:
+                check(config)
+
+        self.reload_parts.append(ReloadPart(keys=tuple(keys), apply=run, check=look))
 
     async def start(self) -> None:
         """Hooks, endpoints, presence; ready afterwards. Errors of any part end the start."""

@@ -99,3 +99,10 @@ def exit_hung(code: int) -> None:
     sys.stderr.write('{"level":"critical","msg":"the event loop is hung, leaving"}\n')
     faulthandler.dump_traceback(file=sys.stderr, all_threads=True)
     os._exit(code)
+
+
+def exit_late(code: int) -> None:
+    """Leave although something runs on that was told to end."""
+    sys.stderr.write('{"level":"error","msg":"something ignores that it was stopped, leaving"}\n')
+    sys.stderr.flush()
+    os._exit(code)

@@ -3,7 +3,7 @@
 A call between services is a contract here, never a dict and never a hand-written subject.
 """
 
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
@@ -23,14 +23,20 @@ class Operation(msgspec.Struct, Generic[P, R], frozen=True):
         name: operation name; the subject is ``mesh.v1._.svc.{service}.{name}``.
         params: type of the JSON body of the request.
         result: type of the JSON body of the answer.
+        tenant: ``_``, or the tenant whose agents ask: then what is asked for must be theirs.
     """
 
     service: str
     name: str
     params: type[P]
     result: type[R]
+    tenant: str = subjects.PLATFORM
 
     @property
     def subject(self) -> str:
         """Subject of the operation."""
-        return subjects.service(self.service, self.name)
+        return subjects.service(self.service, self.name, self.tenant)
+
+    def of_tenant(self, tenant: str) -> Self:
+        """The same operation on the subject of a tenant; ``subjects.ANY`` = of all."""
+        return msgspec.structs.replace(self, tenant=tenant)

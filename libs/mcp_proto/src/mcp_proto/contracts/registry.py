@@ -12,6 +12,7 @@ __all__ = [
     "CatalogTool",
     "Empty",
     "InstanceRecord",
+    "LeftOut",
     "ListChanged",
     "ListServers",
     "OAuthClient",
@@ -67,6 +68,8 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
         tools: in the server's order, all pages.
         resources: complete ``Resource`` objects, byte for byte.
         resource_templates: complete ``ResourceTemplate`` objects.
+        resource_permission: permission a caller needs to read or watch its resources; "" = the
+            tool rules alone decide.
         prompts: complete ``Prompt`` objects.
         capabilities: the server's ``ServerCapabilities`` object (``{}`` when none).
         server_info: the server's ``Implementation`` object (``{}`` when unknown).
@@ -88,6 +91,7 @@ class Catalog(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_de
     tools: tuple[CatalogTool, ...] = ()
     resources: tuple[msgspec.Raw, ...] = ()
     resource_templates: tuple[msgspec.Raw, ...] = ()
+    resource_permission: str = ""
     prompts: tuple[msgspec.Raw, ...] = ()
     capabilities: msgspec.Raw = msgspec.Raw(b"{}")
     server_info: msgspec.Raw = msgspec.Raw(b"{}")
@@ -159,23 +163,63 @@ class Remove(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 class OAuthClient(
     msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
 ):
-    """How a runner gets access tokens for a server: OAuth 2 client credentials (RFC 6749, 4.4).
+    """How a runner gets access tokens for a server: OAuth 2.1 as MCP uses it.
+
+    Without ``token_url`` the authorization server is found as MCP says: from the server's refusal,
+    by protected resource metadata and authorization server metadata.
 
     Attributes:
-        token_url: token endpoint of the authorization server, ``https``.
-        client_id: as registered there.
-        client_secret: reference ``env:NAME`` or ``file:PATH``, never the secret itself.
-        scopes: asked for; () = what the authorization server gives by default.
-        resource: audience asked for (RFC 8707); "" = the server's URL.
-        client_auth: where the client's credentials go: ``basic`` (header) or ``post`` (form).
+        grant: ``client_credentials`` (RFC 6749, 4.4), or ``authorization_code`` with PKCE; where
+            that needs a person's consent, ``mesh server login`` gives it.
+        token_url: token endpoint of the authorization server, ``https``; "" = discovered.
+        issuer: the only authorization server that is believed; "" = the one that the server
+            names, which then never gets a ``client_secret``.
+        client_id: as registered there; "" = the client registers itself.
+        client_secret: reference as in ``ServerDefinition.bearer``, never the secret itself; "" = a
+            public client.
+        client_metadata_url: ``https`` URL of a client ID metadata document, which is the client's
+            id where the authorization server takes one.
+        redirect_url: where authorization codes are sent, as registered; runners never connect to
+            it, ``mesh server login`` listens there if it is on this machine.
+        scopes: all that is ever asked for; () = what the server asks for, more when it says so.
+        resource: audience asked for (RFC 8707); "" = what the metadata says, else the server's URL.
+        client_auth: where the client's credentials go: ``basic`` (header) or ``post`` (form);
+            "" = as the authorization server says, ``basic`` if it does not.
     """
 
-    token_url: str
-    client_id: str
-    client_secret: str
+    grant: str = "client_credentials"
+    token_url: str = ""
+    issuer: str = ""
+    client_id: str = ""
+    client_secret: str = ""
+    client_metadata_url: str = ""
+    redirect_url: str = "http://127.0.0.1:33418/callback"
     scopes: tuple[str, ...] = ()
     resource: str = ""
-    client_auth: str = "basic"
+    client_auth: str = ""
+
+
+class ContainerOptions(
+    msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True, omit_defaults=True
+):
+    """How the container of a server with an ``image`` is run.
+
+    Attributes:
+        network: ``none`` = it reaches nothing; ``bridge`` (what ``docker run`` gives) or another
+            network of the engine.
+        memory_mb: most memory, in MiB, without swap; 0 = as the runner's ``[containers]`` says.
+        pids: most processes and threads; 0 = as the runner's ``[containers]`` says.
+        cpus: most processors; 0 = as the runner's ``[containers]`` says.
+        user: ``user[:group]`` in it; "" = that of the image.
+        read_only: its file system cannot be written, but for ``/tmp``.
+    """
+
+    network: str = "none"
+    memory_mb: int = 0
+    pids: int = 0
+    cpus: float = 0.0
+    user: str = ""
+    read_only: bool = False
 
 
 class ServerDefinition(
@@ -192,14 +236,19 @@ class ServerDefinition(
         settings: of the type.
         transport: ``stdio``, ``http`` (streamable HTTP, both eras), ``sse`` (HTTP+SSE of
             2024-11-05) or ``tcp`` (one JSON message per line).
-        command: program of a stdio server, found on PATH; never a shell line.
+        command: program of a stdio server, found on PATH; never a shell line. With ``image``:
+            run instead of the image's own entry point.
         args: its arguments.
-        env: variables added to the small allow-listed environment.
-        cwd: working directory; "" = the runner's.
+        env: variables added to the small allow-listed environment; a container gets only these.
+        cwd: working directory; "" = the runner's, or the image's.
+        image: OCI image (``ghcr.io/acme/server:1``); the stdio server is run in a container of
+            it by the Docker engine of the runner. "" = a program of the runner's machine.
+        container: how that container is run; None = all defaults.
         url: of ``http`` and ``sse``: the endpoint; of ``tcp``: ``tcp://HOST:PORT``.
         headers: sent with every HTTP request; a value may be a secret reference.
-        bearer: access token as a secret reference: ``env:NAME`` or ``file:PATH``.
-        oauth: client credentials, instead of ``bearer``.
+        bearer: access token as a secret reference: ``env:NAME``, ``file:PATH`` or
+            ``aws:NAME[#FIELD]`` (Secrets Manager).
+        oauth: how tokens are had, instead of ``bearer``.
         allow_private: names, addresses and networks (``10.0.0.0/8``) inside the operator's net
             that this server may be at; not honoured for a tenant's own server added at run time.
         tls_ca_file: certificate authorities trusted for it; "" = the system's.
@@ -224,6 +273,8 @@ class ServerDefinition(
     args: tuple[str, ...] = ()
     env: dict[str, str] = {}
     cwd: str = ""
+    image: str = ""
+    container: ContainerOptions | None = None
     url: str = ""
     headers: dict[str, str] = {}
     bearer: str = ""
@@ -240,6 +291,8 @@ class ServerDefinition(
     task_tools: dict[str, str] = {}
     generation: int = 0
     """Raised by ``server restart``: a runner that sees a new generation restarts the server."""
+    origin: str = ""
+    """Where the registry found it: ``etcd``, ``consul`` or ``static``; "" = somebody wrote it."""
 
 
 class ServerPut(msgspec.Struct, frozen=True, kw_only=True):
@@ -306,16 +359,27 @@ class ServerStatus(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     tools: int
     hash: str
     defined: str
-    """Where the definition comes from: ``config``, ``runtime`` or ``native``."""
+    """Where the definition comes from: ``config``, ``runtime``, ``native``, or where the registry
+    found it: ``etcd``, ``consul``, ``static``."""
     hidden: tuple[str, ...] = ()
     """Own tool names that are not listed because another server has them (no prefix)."""
     definition: ServerDefinition | None = None
+
+
+class LeftOut(msgspec.Struct, frozen=True, kw_only=True):
+    """An agent that was found but is no server here, and why; ``origin`` is where."""
+
+    name: str
+    origin: str
+    reason: str
 
 
 class ServerList(msgspec.Struct, frozen=True, kw_only=True):
     """Answer of ``list_servers``, sorted by tenant and name."""
 
     servers: tuple[ServerStatus, ...]
+    left_out: tuple[LeftOut, ...] = ()
+    """Agents that discovery found and could not use; those of the registry that asks for them."""
 
 
 def restart_key(tenant: str, server: str) -> str:

@@ -158,10 +158,13 @@ class Authenticate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True
     """Check a credential. ``credential`` "" asks for the demo identity.
 
     ``tenant`` selects among the tenants the credential allows; another one is refused (denied).
+    ``context`` is a signed caller context instead of a credential: whoever serves a caller asks
+    for something in the caller's name (``Header.CONTEXT`` on a ``gw`` subject).
     """
 
     credential: str = ""
     tenant: str = ""
+    context: str = ""
 
     def __repr__(self) -> str:
         # A repr ends up in logs.
@@ -172,7 +175,8 @@ class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     """Claims of ``Mesh-Ctx``, signed by a gateway, verified by every service.
 
     Wire form: ``<kid>.<base64url(JSON of this)>.<base64url(Ed25519 signature of both)>``.
-    Times are Unix ms. ``sid`` is the MCP session, "" when there is none.
+    Times are Unix ms. ``sid`` is the MCP session, "" when there is none; ``cid`` the credential
+    behind it, so that a revocation also ends what is done in its name.
     """
 
     tid: str
@@ -182,6 +186,7 @@ class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     iss: str
     sid: str = ""
     perms: tuple[str, ...] = ()
+    cid: str = ""
 
 
 class SealedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):

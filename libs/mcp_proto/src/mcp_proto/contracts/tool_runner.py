@@ -8,7 +8,15 @@ import msgspec
 
 from mcp_proto import subjects
 
-__all__ = ["FAILED_STATES", "ServerView", "ServerViews", "views_subject"]
+__all__ = [
+    "FAILED_STATES",
+    "Login",
+    "LoginAnswer",
+    "ServerView",
+    "ServerViews",
+    "login_subject",
+    "views_subject",
+]
 
 SERVICE = "tool-runner"
 
@@ -47,6 +55,41 @@ class ServerViews(msgspec.Struct, frozen=True, kw_only=True):
     """The answer: every server that this runner holds or refuses."""
 
     servers: tuple[ServerView, ...]
+
+
+class Login(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """A person's part of a server's OAuth, asked of a runner on ``login_subject``.
+
+    Attributes:
+        tenant: owner; ``_`` = shared.
+        server: server name.
+        location: "" = begin; else where the authorization server sent the person's browser.
+    """
+
+    tenant: str
+    server: str
+    location: str = ""
+
+
+class LoginAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """The answer to a ``Login``.
+
+    Attributes:
+        held: whether this runner holds the server; the rest is empty if not.
+        url: page that the person must open; "" after the end of a login.
+        redirect_url: where the answer of that page goes.
+        problem: why there is no login, as public text; "" = all is well.
+    """
+
+    held: bool
+    url: str = ""
+    redirect_url: str = ""
+    problem: str = ""
+
+
+def login_subject(instance: str) -> str:
+    """Subject on which a runner lets a person log in to a server."""
+    return subjects.instance(subjects.PLATFORM, instance, "login")
 
 
 def views_subject(instance: str) -> str:

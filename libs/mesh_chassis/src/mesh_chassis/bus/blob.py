@@ -144,8 +144,8 @@ class BlobExchange:
         try:
             async with asyncio.timeout(timeout_s):
                 link = await self._ready(serving=False)
-                body = await _pull_all(link, subject, size)
-                if await _sha256(body) != digest:
+                body, found = await _pull_all(link, subject, size)
+                if found != digest:
                     raise MeshError(ErrorKind.LOST, "a large body arrived damaged")
         except TimeoutError:
             raise MeshError(ErrorKind.DEADLINE, "a large body did not arrive in time") from None
@@ -240,10 +240,14 @@ def _read_claim(headers: Mapping[str, str], tenant: str) -> tuple[str, int, str]
     return subjects.blob(tenant, instance, blob_id), int(size), digest
 
 
-async def _pull_all(link: Link, subject: str, size: int) -> bytes:
-    """Ranges in order, ``BLOB_WINDOW`` of them in flight."""
+async def _pull_all(link: Link, subject: str, size: int) -> tuple[bytes, str]:
+    """Ranges in order, ``BLOB_WINDOW`` of them in flight; the body and its SHA-256.
+
+    Each is hashed while the next ones are on their way: 128 KiB take a fraction of a millisecond.
+    """
     under_way: deque[tuple[int, PlainWaiter]] = deque()
     chunks: list[bytes] = []
+    hashed = hashlib.sha256()
     ahead = 0
     try:
         while ahead < size or under_way:
@@ -251,12 +255,18 @@ async def _pull_all(link: Link, subject: str, size: int) -> bytes:
                 under_way.append((ahead, _ask_range(link, subject, ahead, size)))
                 ahead += BLOB_CHUNK_BYTES
             offset, waiter = under_way.popleft()
-            chunks.append(await _chunk(link, subject, offset, size, waiter))
+            chunk = await _chunk(link, subject, offset, size, waiter)
+            # The next is asked for first: the sender works while this one is hashed.
+            if ahead < size:
+                under_way.append((ahead, _ask_range(link, subject, ahead, size)))
+                ahead += BLOB_CHUNK_BYTES
+            hashed.update(chunk)
+            chunks.append(chunk)
     finally:
         for _, waiter in under_way:
             waiter.mux.forget(waiter)
             waiter.future.cancel()
-    return b"".join(chunks)
+    return b"".join(chunks), hashed.hexdigest()
 
 
 def _ask_range(link: Link, subject: str, offset: int, size: int) -> PlainWaiter:

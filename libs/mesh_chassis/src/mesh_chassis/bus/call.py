@@ -109,6 +109,11 @@ class Call:
         """True when the caller can resolve a claim check: it speaks frames or mesh headers."""
         return bool(self.envelope.stream) or Header.WIRE in self.headers
 
+    @property
+    def room(self) -> int:
+        """Largest answer to a caller that cannot resolve a claim check, in bytes."""
+        return self._bus.max_payload
+
     async def emit(self, notification: bytes) -> None:
         """Send a ``msg`` frame; dropped when the caller wants one plain reply or is gone.
 

@@ -10,7 +10,6 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from mcp_proto import subjects
 from mcp_proto.contracts import Operation
 from mcp_proto.envelope import Header, RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
@@ -127,14 +126,14 @@ class Caller:
         """``Bus.operation``."""
         deadline = self._mux.loop.time() + timeout_s
         payload = _json.encode(params)
-        claim = await self._claim(payload, subjects.PLATFORM, timeout_s)
+        claim = await self._claim(payload, op.tenant, timeout_s)
         if claim:
             payload = b""
         repeats: Repeats | None = None
         try:
             while True:
                 try:
-                    body = await self._operate(op.subject, payload, claim, deadline)
+                    body = await self._operate(op, payload, claim, deadline)
                 except MeshError as error:
                     repeats = repeats or self._repeats(op.subject, op.service, timeout_s)
                     await self._wait_after(error, repeats, deadline)
@@ -243,7 +242,7 @@ class Caller:
         waiter.sent = self._mux.client.send(waiter.subject, reply, payload, block)
 
     async def _operate(
-        self, subject: str, payload: bytes, claim: Mapping[str, str], deadline: float
+        self, op: Operation[P, R], payload: bytes, claim: Mapping[str, str], deadline: float
     ) -> bytes:
         remaining_ms = int((deadline - self._mux.loop.time()) * 1000)
         headers = {
@@ -252,14 +251,14 @@ class Caller:
             "Mesh-Deadline": str(self._clock.now_ms() + remaining_ms),
             **claim,
         }
-        body, block = await self.ask(subject, payload, headers, deadline)
+        body, block = await self.ask(op.subject, payload, headers, deadline)
         if not block:
             return body
         answered = decode_headers(block)
         if Header.SERVICE_ERROR_CODE in answered:
             raise decode_error(body, answered[Header.SERVICE_ERROR_CODE])
         if Header.BLOB in answered:
-            return await self._fetch(block, subjects.PLATFORM, deadline)
+            return await self._fetch(block, op.tenant, deadline)
         return body
 
     def _decode(self, op: Operation[P, R], body: bytes) -> R:

@@ -62,6 +62,7 @@ class Bus:
         service: str,
         instance: str,
         on_closed: Callable[[], None] | None = None,
+        inbox: str = "",
     ) -> None:
         self.config = config
         self.service = service
@@ -70,6 +71,7 @@ class Bus:
         self.started = time.time()
         self.attached: dict[type, object] = {}
         self._on_closed = on_closed
+        self._inbox = inbox or inbox_prefix(service, instance)
         self._request_prefix = ulid(wall_ms(), os.urandom(10))[:18]
         self._request_count = int.from_bytes(os.urandom(4))
         self.link = self._new_link("")
@@ -86,6 +88,7 @@ class Bus:
         service: str,
         instance: str,
         on_closed: Callable[[], None] | None = None,
+        inbox: str = "",
     ) -> "Bus":
         """Connect and measure the broker's clock.
 
@@ -94,13 +97,14 @@ class Bus:
             service: service name, part of the inbox prefix.
             instance: instance id, part of the inbox prefix.
             on_closed: called once when the connection is gone for good (process exits 75).
+            inbox: inbox space of a plain client (``_INBOX``); "" = the instance's own.
 
         Raises:
             MeshError: ``bus`` naming the URL and the reason; ``params`` for a bad instance id.
         """
         if not is_instance_id(instance):
             raise MeshError(ErrorKind.PARAMS, "not an instance id")
-        bus = cls(config, service=service, instance=instance, on_closed=on_closed)
+        bus = cls(config, service=service, instance=instance, on_closed=on_closed, inbox=inbox)
         await bus.link.connect()
         await bus._learn_clock()
         return bus
@@ -290,7 +294,7 @@ class Bus:
         return Link(
             self.config,
             name=f"{self.service}/{self.instance}{part}",
-            inbox_prefix=inbox_prefix(self.service, self.instance),
+            inbox_prefix=self._inbox,
             on_closed=self._closed,
         )
 

@@ -323,7 +323,9 @@ class Endpoint:
                 call.answer_error(MeshError(ErrorKind.LOST, "the runner stopped the call"))
                 raise
             error = MeshError(ErrorKind.LOST, "the call was stopped")
-        except Exception:  # noqa: BLE001 - whatever a handler does, its caller gets an answer
+        except (GeneratorExit, KeyboardInterrupt, SystemExit):
+            raise  # they end the task or the process, which is told of elsewhere
+        except BaseException:  # noqa: BLE001 - whatever a handler does (native code panics), its caller gets an answer
             _log.exception("handler of %s failed", self.name)
             error = MeshError(ErrorKind.INTERNAL, "internal error")
         finally:

@@ -2,11 +2,15 @@
 
 A reply reaches its waiter from within the parser: no task, no queue and no timer per call. One
 coarse sweep (only while something waits) looks after deadlines, silence and probes. Tokens are
-used once, because a runner may go on writing to the reply subject of a finished call.
+used once, because a runner may go on writing to the reply subject of a finished call, and cannot
+be guessed: whoever may publish to our inbox (a broker that dials in, for the calls it serves) can
+answer what it was asked and nothing else.
 """
 
 import asyncio
 import logging
+import os
+from collections.abc import Iterator
 
 from mcp_proto import subjects
 from mcp_proto.envelope import Header
@@ -24,7 +28,18 @@ SWEEP_S = 0.025
 """Resolution of deadlines: 64 waiters cost it a few microseconds."""
 PROBED_MAX = 1024
 """Instances with a probe state; more instances than that answer no single gateway."""
+SECRET_BYTES = 8
+"""Random part of a token: a guess at 1 000 000/s hits one call in flight in 10^5 years."""
 _log = logging.getLogger(__name__)
+
+
+def _secrets() -> Iterator[str]:
+    """Random parts; the kernel is asked once for 512 of them."""
+    step = 2 * SECRET_BYTES
+    while True:
+        block = os.urandom(SECRET_BYTES * 512).hex()
+        for at in range(0, len(block), step):
+            yield block[at : at + step]
 
 
 class ReplyMux:
@@ -42,6 +57,7 @@ class ReplyMux:
         self._cut = len(self._prefix)
         self._table: dict[bytes, Waiter] = {}
         self._next = 0
+        self._secrets = _secrets()
         self._sweeping: asyncio.TimerHandle | None = None
         self._probes: dict[str, float] = {}
         self._runners: dict[bytes, tuple[str, str]] = {}
@@ -63,7 +79,7 @@ class ReplyMux:
         if len(self._table) >= WAITERS_MAX:
             raise MeshError(ErrorKind.OVERLOADED, "too many calls in flight", retry_after_s=0.1)
         self._next += 1
-        token = str(self._next)
+        token = f"{self._next}-{next(self._secrets)}"
         waiter.token = token.encode()
         self._table[waiter.token] = waiter
         if self._sweeping is None:

@@ -44,6 +44,7 @@ _USUAL: tuple[tuple[str, str], ...] = (
     *(("registry", f"registry-{n}") for n in (1, 2)),
     *(("tenant-auth", f"tenant-auth-{n}") for n in (1, 2)),
     *(("stdio", f"stdio-{n}") for n in (1, 2, 3)),
+    *(("agent", f"agent-{n}") for n in (1, 2, 3)),
     ("operator", "operator"),
     ("client", DEMO_TENANT),
     ("system", "system"),
@@ -55,7 +56,8 @@ class Broker:
 
     Users are named by service and instance as in ``Bus.connect``. Besides the services:
     ``("operator", any)`` may do everything, ``("client", tenant)`` has the rights of a plain
-    client of that tenant, ``("system", any)`` is in the system account.
+    client of that tenant, ``("system", any)`` is in the system account, ``("agent", instance)``
+    and ``("agent@{tenant}", instance)`` have those of a program of the SDK.
 
     Args:
         directory: where configuration, data, log and seeds go; made if absent.
@@ -184,12 +186,10 @@ class Broker:
         seed, public = new_nkey()
         write_seed(self._seed_path(service, instance), seed)
         rights = _rights(service, instance)
-        self._users[service, instance] = BrokerUser(
-            name=f"{service}/{instance}",
-            public_nkey=public,
-            rights=rights,
-            **({} if rights else {"account": SYSTEM_ACCOUNT}),
-        )
+        user = BrokerUser(name=f"{service}/{instance}", public_nkey=public, rights=rights)
+        if rights is None:
+            user = msgspec.structs.replace(user, account=SYSTEM_ACCOUNT)
+        self._users[service, instance] = user
 
     def _write_config(self) -> None:
         settings = BrokerSettings(
@@ -223,6 +223,10 @@ def _rights(service: str, instance: str) -> Rights | None:
             return broker_rights.client_rights(instance)
         case "system":
             return None
+        case "agent":
+            return broker_rights.agent_rights(DEMO_TENANT, instance)
+        case _ if service.startswith("agent@"):
+            return broker_rights.agent_rights(service.removeprefix("agent@"), instance)
         case _:
             return broker_rights.rights_of(service, instance)
 

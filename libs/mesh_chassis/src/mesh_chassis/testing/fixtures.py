@@ -6,6 +6,8 @@ Registered once in the ``conftest.py`` at the root of the repository.
 - ``shared_broker``: one broker for the whole run; tests use names of their own on it.
 - ``connect_bus(service, instance)``: a connected ``Bus`` on ``broker`` (when the test also asks
   for ``broker``) or on ``shared_broker``; closed at the end of the test.
+- ``provision``: the platform's buckets exist, and storage of tenants is made on request, without
+  a registry.
 - ``leak_check`` (always on): a test must not leave tasks or child processes.
 """
 
@@ -24,7 +26,7 @@ from mesh_chassis.testing.broker import Broker
 if TYPE_CHECKING:
     from mesh_chassis.bus.connection import Bus, BusConfig
 
-__all__ = ["broker", "bus_config", "connect_bus", "leak_check", "shared_broker"]
+__all__ = ["broker", "bus_config", "connect_bus", "leak_check", "provision", "shared_broker"]
 
 _CLOSE_MAX_S = 5.0
 
@@ -75,19 +77,25 @@ def bus_config(broker: Broker, service: str, instance: str) -> "BusConfig":
     return BusConfig(urls=(broker.url,), nkey_seed_file=broker.seed_for(service, instance))
 
 
+@pytest.fixture
+def _chosen_broker(request: pytest.FixtureRequest) -> Broker:
+    # Not asked for by an async fixture: a loop that runs cannot set up another one.
+    name = "broker" if "broker" in request.fixturenames else "shared_broker"
+    chosen: Broker = request.getfixturevalue(name)
+    return chosen
+
+
 @pytest_asyncio.fixture
-async def connect_bus(request: pytest.FixtureRequest) -> AsyncIterator[ConnectBus]:
+async def connect_bus(_chosen_broker: Broker) -> AsyncIterator[ConnectBus]:
     """Factory of connected buses; closes them in reverse order."""
     from mesh_chassis.bus.connection import Bus  # noqa: PLC0415 - the plugin loads early
 
-    name = "broker" if "broker" in request.fixturenames else "shared_broker"
-    on: Broker = request.getfixturevalue(name)
     opened: list[Bus] = []
 
     async def connect(
         service: str, instance: str, *, on_closed: Callable[[], None] | None = None
     ) -> Bus:
-        config = bus_config(on, service, instance)
+        config = bus_config(_chosen_broker, service, instance)
         bus = await Bus.connect(config, service=service, instance=instance, on_closed=on_closed)
         opened.append(bus)
         return bus
@@ -96,3 +104,12 @@ async def connect_bus(request: pytest.FixtureRequest) -> AsyncIterator[ConnectBu
     for bus in reversed(opened):
         async with asyncio.timeout(_CLOSE_MAX_S):
             await bus.close()
+
+
+@pytest_asyncio.fixture
+async def provision(connect_bus: ConnectBus) -> AsyncIterator[None]:
+    """What the registry makes, for tests without one."""
+    from mesh_chassis.testing.provision import provisioned  # noqa: PLC0415 - the plugin loads early
+
+    async with provisioned(await connect_bus("registry", "registry-1")):
+        yield

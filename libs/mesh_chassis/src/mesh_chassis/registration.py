@@ -1,0 +1,167 @@
+"""Tells the registry what this process serves: hash first, the catalogue only when it is asked for.
+
+Registration is repeated until it worked, after every reconnect, and now and then, because a
+registry may have lost its memory while we kept ours. Nobody needs it for a call.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Awaitable, Callable
+
+import msgspec
+
+from mcp_proto.catalogs import catalog_hash
+from mcp_proto.contracts.registry import Catalog, Put, Remove, put, remove
+from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.subjects import PLATFORM
+from mesh_chassis.bus.connection import Bus
+
+__all__ = ["Registration"]
+
+REPEAT_S = 60.0
+"""Interval of unasked repeats; each is one small request when nothing changed."""
+RETRY_MIN_S = 0.25
+RETRY_MAX_S = 10.0
+PUT_TIMEOUT_S = 5.0
+REMOVE_TIMEOUT_S = 2.0
+
+_log = logging.getLogger(__name__)
+_TRANSIENT = frozenset(
+    (
+        ErrorKind.BUS,
+        ErrorKind.NO_RUNNER,
+        ErrorKind.DEADLINE,
+        ErrorKind.OVERLOADED,
+        ErrorKind.LOST,
+        ErrorKind.INTERNAL,
+    )
+)
+
+
+class Registration:
+    """What this process has registered, kept true.
+
+    Args:
+        bus: connected.
+        announce: called with ``{tenant}.{server}`` → hash whenever that changes.
+        tenant: under whose token the registry is asked: ``_``, or that of an agent.
+        answered: awaited with every answer: tenant, server, and why it is refused ("" = taken);
+            asked for again later where it raises ``MeshError``.
+    """
+
+    def __init__(
+        self,
+        bus: Bus,
+        announce: Callable[[dict[str, str]], None],
+        *,
+        tenant: str = PLATFORM,
+        answered: Callable[[str, str, str], Awaitable[None]] | None = None,
+    ) -> None:
+        self._bus = bus
+        self._answered = answered
+        self._put = put.of_tenant(tenant)
+        self._remove = remove.of_tenant(tenant)
+        self._announce = announce
+        self._catalogs: dict[tuple[str, str], Catalog] = {}
+        self._wanted = asyncio.Event()
+        self._refused: dict[tuple[str, str], str] = {}
+        self.tried = asyncio.Event()
+        """The registry was asked once, whatever came of it."""
+        self.registered: dict[tuple[str, str], str] = {}
+        """Hash the registry has confirmed, by tenant and server."""
+
+    @property
+    def refused(self) -> dict[tuple[str, str], str]:
+        """Why the registry does not take a catalogue, by tenant and server."""
+        return dict(self._refused)
+
+    def offer(self, catalog: Catalog) -> None:
+        """Serve this catalogue from now on; its hash is computed here."""
+        hashed = msgspec.structs.replace(catalog, hash=catalog_hash(catalog))
+        self._catalogs[catalog.tenant, catalog.server] = hashed
+        self._changed()
+
+    def promises(self, tenant: str, server: str, tool: str) -> bool:
+        """Whether a tool that is offered here has an output schema."""
+        catalog = self._catalogs.get((tenant, server))
+        if catalog is None:
+            return False
+        return any(
+            one.name == tool and b'"outputSchema"' in bytes(one.definition) for one in catalog.tools
+        )
+
+    async def remove(self, tenant: str, server: str) -> None:
+        """It is no longer wanted anywhere; the registry is told, without insisting."""
+        self.forget(tenant, server)
+        params = Remove(tenant=tenant, server=server, instance=self._bus.instance)
+        try:
+            await self._bus.operation(self._remove, params, timeout_s=REMOVE_TIMEOUT_S)
+        except MeshError as error:
+            _log.info("not deregistered: %s", error.message, extra={"server": server})
+
+    def forget(self, tenant: str, server: str) -> None:
+        """No longer serve it, but leave the catalogue: another runner goes on with it."""
+        if self._catalogs.pop((tenant, server), None) is not None:
+            self.registered.pop((tenant, server), None)
+            self._changed()
+
+    def repeat(self) -> None:
+        """Register everything again, e.g. after a reconnect."""
+        self.registered.clear()
+        self._wanted.set()
+
+    async def run(self) -> None:
+        """Keep the registry informed until cancelled."""
+        retry_s = RETRY_MIN_S
+        while True:
+            self._wanted.clear()
+            complete = await self._register_all()
+            self.tried.set()
+            retry_s = RETRY_MIN_S if complete else min(RETRY_MAX_S, retry_s * 2)
+            wait_s = (REPEAT_S if complete else retry_s) * random.uniform(0.8, 1.2)  # noqa: S311
+            try:
+                async with asyncio.timeout(wait_s):
+                    await self._wanted.wait()
+            except TimeoutError:
+                if complete:
+                    self.registered.clear()
+
+    async def _register_all(self) -> bool:
+        complete = True
+        for pair, catalog in list(self._catalogs.items()):
+            if self.registered.get(pair) != catalog.hash:
+                complete = await self._register(pair, catalog) and complete
+        return complete
+
+    async def _register(self, pair: tuple[str, str], catalog: Catalog) -> bool:
+        tenant, server = pair
+        params = Put(tenant=tenant, server=server, instance=self._bus.instance, hash=catalog.hash)
+        try:
+            answer = await self._bus.operation(self._put, params, timeout_s=PUT_TIMEOUT_S)
+            if not answer.known:
+                full = msgspec.structs.replace(params, catalog=catalog)
+                await self._bus.operation(self._put, full, timeout_s=PUT_TIMEOUT_S)
+        except MeshError as error:
+            if error.kind in _TRANSIENT:
+                _log.info("not registered yet: %s", error.message, extra={"server": server})
+                return False
+            # Asking again would not help: the registry refuses this catalogue.
+            _log.error("the registry refused: %s", error.message, extra={"server": server})
+            self._refused[pair] = error.message
+        else:
+            self._refused.pop(pair, None)
+        if self._answered is not None:
+            try:
+                await self._answered(tenant, server, self._refused.get(pair, ""))
+            except MeshError as error:
+                _log.info("answered, but not followed: %s", error.message, extra={"server": server})
+                return False
+        self.registered[pair] = catalog.hash
+        return True
+
+    def _changed(self) -> None:
+        self._announce(
+            {f"{tenant}.{server}": one.hash for (tenant, server), one in self._catalogs.items()}
+        )
+        self._wanted.set()
