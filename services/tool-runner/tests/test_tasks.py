@@ -5,9 +5,9 @@ import pytest
 
 from mcp_proto.contracts.tasks import TaskRecord
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
+from mcp_proto.inputs import capabilities_of
 from mcp_proto.jsonrpc import ABSENT
 from tool_runner.core import tasks as life
-from tool_runner.core.inputs import capabilities_of
 
 Raw = msgspec.Raw
 ANYTHING = capabilities_of(

@@ -5,7 +5,7 @@ import pytest
 
 from mcp_proto.errors import ErrorKind, MeshError
 from tool_runner.core.toolbox import Toolbox, failure, success
-from tool_runner.toolsets import echo, kv
+from tool_runner.toolsets import artifacts, echo, kv
 
 
 class NoStorage:
@@ -92,6 +92,7 @@ def test_catalogue_of_a_toolset_is_complete(toolsets):
     assert [(tool.name, tool.permission) for tool in catalog.tools] == [
         ("kv_get", "ReadKV"),
         ("kv_set", "WriteKV"),
+        ("kv_compare_and_set", "WriteKV"),
         ("kv_delete", "WriteKV"),
         ("kv_list", "ReadKV"),
     ]
@@ -108,3 +109,31 @@ def test_result_says_the_same_as_text_and_as_structure():
         "structuredContent": {"a": 1.5},
     }
     assert msgspec.json.decode(msgspec.json.encode(failure("no")))["isError"] is True
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (b'{"key":"a","content":"%b"}', None),
+        (b'{"content":"%b","key":"a"}', None),
+        (b'{"key":"","content":"%b"}', "key"),
+        (b'{"content":"%b"}', "required"),
+        (b'{"key":"%b","content":""}', "key"),
+        (b'{"key":"a","content":["%b"]}', "content"),
+        (b'{"key":"a","more":"%b"}', "more"),
+        (b'{"key":"a","key":"","content":"%b"}', "key"),
+        (b'["%b"]', "Invalid arguments"),
+    ],
+)
+def test_toolbox_says_of_large_arguments_what_it_says_of_small_ones(arguments, words):
+    toolbox = Toolbox(tool.spec for tool in artifacts.toolset(None, None).tools)  # type: ignore[arg-type]
+    problem = toolbox.problem("artifacts_put", arguments % (b"x" * 300_000))
+    assert problem is None if words is None else problem is not None and words in problem
+
+
+async def test_artifact_with_half_a_surrogate_in_a_large_text_is_refused():
+    put = artifacts.toolset(None, None).tools[0]  # type: ignore[arg-type]
+    text = msgspec.Raw(b'{"key":"a","content":"%b\\ud800"}' % (b"x" * 300_000))
+    with pytest.raises(MeshError) as caught:
+        await put.handler("acme", text)  # type: ignore[misc]
+    assert caught.value.kind is ErrorKind.PARAMS

@@ -15,7 +15,7 @@ from gateway.store import Catalogs
 from gateway.subscriptions import SETTLE_S, Subscriptions, Told
 from mcp_proto.errors import ErrorKind, MeshError
 
-__all__ = ["Backend", "Changed", "HttpBackend", "LocalBackend", "Stop", "Watch"]
+__all__ = ["Backend", "BusBackend", "Changed", "HttpBackend", "LocalBackend", "Stop", "Watch"]
 
 Changed = Callable[[frozenset[ListKind]], None]
 Stop = Callable[[], object]
@@ -94,6 +94,14 @@ class HttpBackend(Backend, Protocol):
         ...
 
 
+class BusBackend(Backend, Protocol):
+    """What the edge on the bus needs beside it."""
+
+    async def delegated(self, context: str, tenant: str) -> Caller:
+        """The caller in whose name an agent asks; raises ``MeshError``."""
+        ...
+
+
 class LocalBackend:
     """The parts of this process."""
 
@@ -110,6 +118,7 @@ class LocalBackend:
         # Bound once: these are on the path of every call.
         self.known = identities.known
         self.caller = identities.caller
+        self.delegated = identities.delegated
         self.dispatch = dispatcher.dispatch
         self.param_headers = dispatcher.param_headers
         self.has_tool = dispatcher.has_tool

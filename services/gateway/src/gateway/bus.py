@@ -10,7 +10,7 @@ import contextlib
 
 import msgspec
 
-from gateway.backend import Backend
+from gateway.backend import BusBackend
 from gateway.core import eras
 from gateway.core.merge import ListKind
 from gateway.core.requests import ModernRequest
@@ -38,7 +38,7 @@ LISTEN_QUEUE_MAX = 512
 class BusEdge:
     """Serves ``gw`` subjects of every tenant."""
 
-    def __init__(self, bus: Bus, backend: Backend, *, slots: int) -> None:
+    def __init__(self, bus: Bus, backend: BusBackend, *, slots: int) -> None:
         self._backend = backend
         self._listening: set[asyncio.Queue[bytes | None]] = set()
         self.endpoint = Endpoint(
@@ -60,10 +60,7 @@ class BusEdge:
             raise MeshError(ErrorKind.HEADER_MISMATCH, "header Mcp-Method does not match")
         meta = check_envelope(message.params)
         tenant = call.subject.tenant
-        credential = call.headers.get(Header.CREDENTIAL, "")
-        caller = self._backend.known(credential, tenant)
-        if caller is None:
-            caller = await self._backend.caller(credential, tenant)
+        caller = await self._caller(call, tenant)
         if caller.tenant != tenant:
             raise MeshError(
                 ErrorKind.DENIED,
@@ -91,6 +88,14 @@ class BusEdge:
         finally:
             await notices.done()
         return codec.encode_response(message.id, result)
+
+    async def _caller(self, call: Call, tenant: str) -> Caller:
+        """By credential; or by the context of the call that an agent serves and passes on."""
+        if call.envelope.context:
+            return await self._backend.delegated(call.envelope.context, tenant)
+        credential = call.headers.get(Header.CREDENTIAL, "")
+        known = self._backend.known(credential, tenant)
+        return known or await self._backend.caller(credential, tenant)
 
     async def _listen(self, call: Call, request: Request, caller: Caller, endpoint: str) -> bytes:
         """Notices as frames until the caller cancels or its time is over; then the result."""

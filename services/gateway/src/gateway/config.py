@@ -1,13 +1,16 @@
 """Configuration of the gateway: one strict Struct, every limit with its default and unit."""
 
-from typing import Annotated
+import re
+from typing import Annotated, Literal
+from urllib.parse import urlsplit
 
 import msgspec
 from msgspec import Meta
 
 from gateway.core.search_tools import ToolsMode
 from mcp_proto import limits
-from mcp_proto.endpoints import is_endpoint
+from mcp_proto.agent_protocol import AgentName
+from mcp_proto.endpoints import is_endpoint, metrics_path_problem
 from mcp_proto.session import IDLE_MS
 from mesh_chassis.addresses import is_loopback
 from mesh_chassis.bus.connection import BusConfig
@@ -18,23 +21,31 @@ from mesh_chassis.config import (
     ServiceSection,
     TelemetryConfig,
 )
+from mesh_chassis.secret_references import REFERENCE
 
 __all__ = [
+    "ExposedAgent",
     "GatewayConfig",
     "HttpConfig",
     "KeysConfig",
     "LimitsConfig",
     "ListsConfig",
+    "MetricsConfig",
     "SecurityConfig",
     "ServerConfig",
+    "SynadiaConfig",
     "TcpConfig",
+    "VerifierConfig",
     "check_config",
     "is_loopback",
 ]
 
+_FOREIGN = re.compile(r"[^a-z0-9-]")
+
 Port = Annotated[int, Meta(ge=-1, le=65535)]
 Count = Annotated[int, Meta(ge=1)]
 Seconds = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(gt=0, le=1)]
 
 
 class HttpConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -114,6 +125,9 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         inflight_edge: requests running on one edge.
         connections: connections of one edge.
         connections_per_source: of them from one address.
+        principal_share: part of ``connections`` that one principal may have open at once; an event
+            stream is a connection. One connection is never refused.
+        tenant_share: the same of one tenant.
         call_timeout_s: budget of ``tools/call`` when the caller names none.
         call_timeout_max_s: largest budget a caller may ask for.
         list_timeout_s: budget of other requests that reach a server.
@@ -135,6 +149,8 @@ class LimitsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     inflight_edge: Count = 2_000
     connections: Count = 2_000
     connections_per_source: Count = 64
+    principal_share: Share = 0.5
+    tenant_share: Share = 0.75
     call_timeout_s: Seconds = limits.CALL_TIMEOUT_S
     call_timeout_max_s: Seconds = limits.CALL_TIMEOUT_MAX_S
     list_timeout_s: Seconds = limits.LIST_TIMEOUT_S
@@ -164,12 +180,99 @@ class ListsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     tools: ToolsMode = ToolsMode.FULL
 
 
+class MetricsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[metrics]``: Prometheus metrics on the HTTP edge.
+
+    Attributes:
+        enabled: False = the path answers 404; ``[ops]`` is not meant.
+        path: where they are.
+    """
+
+    enabled: bool = True
+    path: str = "/metrics"
+
+
 class ServerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Table ``[server]``: what clients see as ``serverInfo`` and first instructions."""
 
     name: str = "mcp-mesh"
     version: str = ""
     instructions: str = ""
+
+
+class VerifierConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[verifier]``: an external HTTP verifier of every request that goes to a server.
+
+    Attributes:
+        url: ``http`` or ``https`` address that questions are posted to; "" = no verifier.
+        api_key: sent as bearer token: ``env:NAME`` or ``file:PATH``; "" = none.
+        timeout_s: longest wait for a decision, the connection included.
+        on_timeout: what holds while the verifier is silent (too late, out of reach, failing):
+            ``deny`` or ``allow``. An answer that is no decision always denies.
+        cache_s: how long a decision holds for the same caller and target; 0 = ask each time.
+        cache_entries: decisions remembered.
+        send_arguments: send the arguments of tools and prompts, and decide for each anew.
+        tls_ca_file: PEM authorities trusted instead of the system's; "" = the system's.
+    """
+
+    url: str = ""
+    api_key: Annotated[str, Meta(pattern=REFERENCE)] = ""
+    timeout_s: Annotated[float, Meta(gt=0, le=30)] = 2.0
+    on_timeout: Literal["deny", "allow"] = "deny"
+    cache_s: Annotated[float, Meta(ge=0, le=3_600)] = 5.0
+    cache_entries: Annotated[int, Meta(ge=1, le=1_000_000)] = 10_000
+    send_arguments: bool = False
+    tls_ca_file: str = ""
+
+
+class ExposedAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One of ``[[synadia.expose]]``: a tool that callers of that protocol prompt as an agent.
+
+    Attributes:
+        server: server of the tool.
+        tool: the server's own name of it.
+        argument: argument of the tool that the prompt becomes; it has the type string.
+        tenant: whose agent it is: third token of its subjects, ``owner`` of the protocol.
+        agent: second token; "" = ``server`` in lowercase, every other character a hyphen.
+        session: last token; "" = ``tool`` in lowercase, every other character a hyphen.
+        description: what callers read; "" = the names.
+        credential: in whose name a prompt calls that carries no credential of its own:
+            ``env:NAME`` or ``file:PATH``; "" = the demo principal, where there is one.
+        timeout_s: budget of a prompt; 0 = that of any call.
+    """
+
+    server: str
+    tool: str
+    argument: str = "prompt"
+    tenant: str
+    agent: str = ""
+    session: str = ""
+    description: str = ""
+    credential: Annotated[str, Meta(pattern=REFERENCE)] = ""
+    timeout_s: Annotated[float, Meta(ge=0)] = 0.0
+
+    @property
+    def name(self) -> AgentName:
+        """The agent of the protocol."""
+        return AgentName(
+            self.agent or _FOREIGN.sub("-", self.server.lower()),
+            self.tenant,
+            self.session or _FOREIGN.sub("-", self.tool.lower()),
+        )
+
+
+class SynadiaConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[synadia]``: the edge for callers of the Synadia Agent Protocol.
+
+    Attributes:
+        expose: tools that can be prompted; () = no such edge.
+        heartbeat_s: how often each agent says that it lives.
+        slots: prompts running at once, for the process.
+    """
+
+    expose: tuple[ExposedAgent, ...] = ()
+    heartbeat_s: Annotated[int, Meta(ge=1, le=3_600)] = 30
+    slots: Count = 256
 
 
 class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -187,6 +290,9 @@ class GatewayConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     limits: LimitsConfig = LimitsConfig()
     lists: ListsConfig = ListsConfig()
     server: ServerConfig = ServerConfig()
+    metrics: MetricsConfig = MetricsConfig()
+    verifier: VerifierConfig = VerifierConfig()
+    synadia: SynadiaConfig = SynadiaConfig()
 
 
 def check_config(config: GatewayConfig, source: str = "") -> None:
@@ -209,9 +315,44 @@ def check_config(config: GatewayConfig, source: str = "") -> None:
         raise ConfigError(source, "tcp.endpoint", "must be u/<server> or v/<virtual server>")
     if "*" in config.http.cors_origins:
         raise ConfigError(source, "http.cors_origins", "name each origin; * is not allowed")
+    problem = metrics_path_problem(config.metrics.path)
+    if problem is not None:
+        raise ConfigError(source, "metrics.path", problem)
     if not config.keys.kek_file:
         raise ConfigError(source, "keys.kek_file", "missing; callers' contexts cannot be signed")
     if config.limits.call_timeout_s > config.limits.call_timeout_max_s:
         raise ConfigError(
             source, "limits.call_timeout_s", "must not exceed limits.call_timeout_max_s"
         )
+    _check_verifier(config.verifier, source)
+    _check_exposed(config.synadia, source)
+
+
+def _check_exposed(config: SynadiaConfig, source: str) -> None:
+    seen: set[AgentName] = set()
+    for index, exposed in enumerate(config.expose):
+        key = f"synadia.expose[{index}]"
+        problem = exposed.name.problem()
+        if problem is None and exposed.name in seen:
+            problem = "another one has the same agent, tenant and session; name a session"
+        if problem is not None:
+            raise ConfigError(source, key, problem)
+        seen.add(exposed.name)
+
+
+def _check_verifier(config: VerifierConfig, source: str) -> None:
+    """A verifier that is half set up is one that does not verify."""
+    if not config.url:
+        if config != VerifierConfig():
+            raise ConfigError(source, "verifier.url", "missing; nothing would be verified")
+        return
+    try:
+        parts = urlsplit(config.url)
+        usable = parts.scheme in {"http", "https"} and bool(parts.hostname) and parts.port != 0
+        private = "@" in parts.netloc
+    except ValueError:
+        usable = private = False
+    if not usable:
+        raise ConfigError(source, "verifier.url", "must be an address http://… or https://…")
+    if private:
+        raise ConfigError(source, "verifier.url", "must not hold a password; use verifier.api_key")

@@ -5,6 +5,7 @@ awaited in the path of a call is the one hop to the server. Edges translate eras
 connections and render errors; nothing here knows which edge asked.
 """
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
@@ -31,10 +32,12 @@ from gateway.search import ToolSearch
 from gateway.skills import Skills
 from gateway.store import Catalogs
 from gateway.tasks import LIST_METHOD, GatewayTasks
+from gateway.verifier import Verifier
 from mcp_proto import subjects
 from mcp_proto.codec import encode_request
 from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.limits import INLINE_MAX_BYTES
 from mcp_proto.members import pick, splice
 from mesh_chassis.clock import SYSTEM, Clock
 from mesh_chassis.metrics import Metrics
@@ -85,11 +88,15 @@ class _Reference(msgspec.Struct):
 
 
 class _Route(msgspec.Struct, frozen=True):
-    """Where a request goes: subject, owner, and the owner's own name of what is meant."""
+    """Where a request goes: subject, owner, and the owner's own name of what is meant.
+
+    ``name`` stands in a header and is "" where it would be too long; ``about`` is always whole.
+    """
 
     subject: str
     server: str
     name: str
+    about: str
 
 
 _REFERENCE = msgspec.json.Decoder(_Reference)
@@ -108,7 +115,9 @@ class Dispatcher:
         limits: LimitsConfig,
         metrics: Metrics,
         clock: Clock = SYSTEM,
+        verifier: Verifier | None = None,
     ) -> None:
+        self._verifier = verifier
         self._bus = bus
         self._states = states
         self._tasks = tasks
@@ -133,6 +142,10 @@ class Dispatcher:
             **dict.fromkeys(SKILL_METHODS, self._serve_skills),
             **dict.fromkeys(_LISTS, self._list),
         }
+
+    def change_limits(self, limits: LimitsConfig) -> None:
+        """Give calls other budgets from now on."""
+        self._limits = limits
 
     async def dispatch(
         self, request: ModernRequest, caller: Caller, on_notice: Notices | None = None
@@ -197,22 +210,24 @@ class Dispatcher:
         asked = request.target or text_member(request.params, "name")
         lists = self._catalogs.lists(caller.viewer, request.endpoint)
         view = lists.view
-        if lists.searchable and asked in SEARCH_TOOLS:
-            return await self._search.serve(asked, request, caller, view, on_notice)
+        if lists.searchable and (own := asked.removeprefix("mesh:")) in SEARCH_TOOLS:
+            return await self._search.serve(own, request, caller, view, on_notice)
         tool = view.callable_tool(asked)
-        params = bytes(request.params)
+        params: bytes | msgspec.Raw = request.params  # not copied: it may be large
         if asked != tool.name:
             params = splice(params, {"name": msgspec.json.encode(tool.name)})
         if tool.arguments is not None:
-            params = completed(params, tool.arguments)
+            params = completed(bytes(params), tool.arguments)
         takes_tasks = declares(request.meta.client_capabilities)
+        if self._verifier is not None:  # here, because a task begins without ``_forward``
+            await self._verifier.check(caller, request.method, tool.server, tool.name, params)
         if takes_tasks or tool.task == "required":
-            made = await self._tasks.instead(request, params, caller, tool)
+            made = await self._tasks.instead(request, bytes(params), caller, tool)
             if made is not None:
                 return made
-        route = _Route(view.table.call_subject(tool), tool.server, tool.name)
+        route = _Route(view.table.call_subject(tool), tool.server, tool.name, tool.name)
         result = await self._forward(
-            request, params, caller, route, on_notice, default_s=tool.timeout_s
+            request, params, caller, route, on_notice, default_s=tool.timeout_s, verified=True
         )
         if takes_tasks and may_be_task(result):
             result = self._tasks.relayed(result, caller, tool.server)
@@ -279,17 +294,17 @@ class Dispatcher:
         params = bytes(request.params)
         if reference.type == "ref/prompt":
             prompt = view.prompt(reference.name)
-            server = prompt.server
+            server, about = prompt.server, prompt.name
             own = splice(raw, {"name": msgspec.json.encode(prompt.name)})
             params = splice(params, {"ref": own})
         elif reference.type == "ref/resource":
-            server, uri = _owner_of_reference(view, reference.uri)
-            if uri != reference.uri:
-                own = splice(raw, {"uri": msgspec.json.encode(uri)})
+            server, about = _owner_of_reference(view, reference.uri)
+            if about != reference.uri:
+                own = splice(raw, {"uri": msgspec.json.encode(about)})
                 params = splice(params, {"ref": own})
         else:
             raise MeshError(ErrorKind.PARAMS, "params.ref.type must be ref/prompt or ref/resource")
-        route = _rpc(caller, server, request.method, "")
+        route = _Route(subjects.rpc(caller.tenant, server, request.method), server, "", about)
         result = await self._forward(
             request, params, caller, route, on_notice, default_s=self._limits.list_timeout_s
         )
@@ -298,24 +313,39 @@ class Dispatcher:
     def _view(self, caller: Caller, request: ModernRequest) -> View:
         return self._catalogs.lists(caller.viewer, request.endpoint).view
 
+    async def _verify(
+        self,
+        verifier: Verifier,
+        request: ModernRequest,
+        params: bytes | msgspec.Raw,
+        caller: Caller,
+        route: _Route,
+    ) -> None:
+        # A route without a name of its own (of a skill) is about the URI asked for.
+        about = route.about or optional_text(params, "uri") or ""
+        await verifier.check(caller, request.method, route.server, about, params)
+
     async def _forward(
         self,
         request: ModernRequest,
-        params: bytes,
+        params: bytes | msgspec.Raw,
         caller: Caller,
         route: _Route,
         on_notice: Notices | None,
         *,
         default_s: float = 0.0,
+        verified: bool = False,
     ) -> bytes:
-        """The one hop: publish, wait, sign the result."""
+        """The one hop: verify, publish, wait, sign the result."""
+        if self._verifier is not None and not verified:
+            await self._verify(self._verifier, request, params, caller, route)
         meta, limits, clock = request.meta, self._limits, self._clock
         repeat: Repeat | None = None
         if carries_input(params):
-            repeat = await self._states.opened(request, params, caller, route)
+            repeat = await self._states.opened(request, bytes(params), caller, route)
             if repeat.over:
                 return _NOTHING
-            route = _Route(repeat.subject, route.server, route.name)
+            route = _Route(repeat.subject, route.server, route.name, route.about)
         with start_span(
             f"{request.method} {route.server}",
             SpanKind.CLIENT,
@@ -347,9 +377,13 @@ class Dispatcher:
                 if repeat is None or not repeat.parked:
                     raise
                 raise lost(error, route.server) from error
-        result = bytes(result_of(body, route.server))
+        result: bytes | msgspec.Raw = result_of(body, route.server)
+        if len(body) > INLINE_MAX_BYTES:
+            await asyncio.sleep(0)  # small calls go between two passes over a large result
+        else:
+            result = bytes(result)
         if may_ask(result):
-            result = await self._states.sealed(result, request, params, caller, route)
+            result = await self._states.sealed(result, request, bytes(params), caller, route)
         return self._signature.sign(result, route.server)
 
 
@@ -360,7 +394,7 @@ _Method = Callable[[ModernRequest, Caller, Notices | None], Awaitable[bytes]]
 
 def _rpc(caller: Caller, server: str, method: str, name: str) -> _Route:
     shown = name if len(name) <= NAME_HEADER_CHARS_MAX else ""
-    return _Route(subjects.rpc(caller.tenant, server, method), server, shown)
+    return _Route(subjects.rpc(caller.tenant, server, method), server, shown, name)
 
 
 def _owner_of_reference(view: View, uri: str) -> tuple[str, str]:

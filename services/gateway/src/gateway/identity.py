@@ -23,7 +23,7 @@ from mcp_proto.subjects import PLATFORM, decode_token
 from mesh_chassis.clock import SYSTEM, Clock
 from mesh_chassis.tasks import Tasks, TasksFullError
 
-__all__ = ["CREDENTIAL_CHARS_MAX", "Authenticator", "Caller", "Identities"]
+__all__ = ["CREDENTIAL_CHARS_MAX", "Authenticator", "Caller", "Identities", "SignedContext"]
 
 CREDENTIAL_CHARS_MAX = 4_096
 """A longer credential is refused before anything looks at it; keys have about 80 characters."""
@@ -57,6 +57,15 @@ Authenticator = Callable[[str, str], Awaitable[Identity]]
 Signer = Callable[[CallerContext], str]
 
 _log = logging.getLogger(__name__)
+
+
+class SignedContext(str):
+    """A caller context that an agent passes on, in the place of a credential.
+
+    A type of its own: no text that comes in at an edge can be one.
+    """
+
+    __slots__ = ()
 
 
 class Caller:
@@ -113,6 +122,7 @@ class Caller:
                     exp=identity.expires_ms,
                     iss=self.issuer,
                     perms=tuple(sorted(identity.grant.permissions)),
+                    cid=identity.credential_id,
                 )
             )
             self._renew_at = now + CONTEXT_ASK_S
@@ -226,9 +236,27 @@ class Identities:
             raise MeshError(ErrorKind.UNAUTHENTICATED, "a credential is required")
         if len(credential) > CREDENTIAL_CHARS_MAX or not credential.isascii():
             raise MeshError(ErrorKind.UNAUTHENTICATED, "the credential is malformed")
+        return await self._checked(_key(credential, tenant), credential, tenant)
+
+    async def delegated(self, context: str, tenant: str) -> Caller:
+        """Whose call an agent serves, when it asks for something in that caller's name.
+
+        Args:
+            context: the signed caller context of the call it serves.
+            tenant: of the subject; the context must be for it.
+
+        Raises:
+            MeshError: as ``caller``.
+        """
+        if len(context) > CREDENTIAL_CHARS_MAX or not context.isascii():
+            raise MeshError(ErrorKind.UNAUTHENTICATED, "the caller context is malformed")
+        credential = SignedContext(context)
+        known = self.known(credential, tenant)
+        return known or await self._checked(_key(credential, tenant), credential, tenant)
+
+    async def _checked(self, key: bytes, credential: str, tenant: str) -> Caller:
         if self.stale:
             raise _stale()
-        key = _key(credential, tenant)
         refused = self._negatives.get(key)
         if refused is not None and self._clock.monotonic() < refused[0]:
             raise refused[1]
@@ -390,7 +418,8 @@ class Identities:
 def _key(credential: str, tenant: str) -> bytes:
     if not credential:
         return b"demo:" + tenant.encode("utf-8", "replace")
-    return hashlib.sha256(f"{tenant}\0{credential}".encode("utf-8", "replace")).digest()
+    digest = hashlib.sha256(f"{tenant}\0{credential}".encode("utf-8", "replace")).digest()
+    return b"context:" + digest if isinstance(credential, SignedContext) else digest
 
 
 def _unasked(error: MeshError) -> MeshError:

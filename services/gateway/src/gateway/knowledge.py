@@ -9,12 +9,12 @@ from collections.abc import Sequence
 
 from gateway.config import GatewayConfig
 from gateway.core.merge import ServerFacts
-from gateway.identity import Authenticator, Identities
+from gateway.identity import Authenticator, Identities, SignedContext
 from gateway.sessions import Sessions
 from gateway.store import Catalogs
 from mcp_proto import buckets
 from mcp_proto.contracts import tenant_auth
-from mesh_chassis.bucket import KV
+from mesh_chassis.bucket import KV, START_S
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import ContextSigner, load_kek
 from mesh_chassis.keyring import KeyRing, SealRing
@@ -22,11 +22,9 @@ from mesh_chassis.sealing import Sealer
 from mesh_chassis.service import Service
 from mesh_chassis.watch import Watch
 
-__all__ = ["Knowledge"]
+__all__ = ["Knowledge", "facts_of"]
 
 AUTH_TIMEOUT_S = 1.0
-START_S = 30.0
-"""How long a start waits for the registry and tenant-auth to make their buckets."""
 
 
 class Knowledge:
@@ -59,12 +57,12 @@ class Knowledge:
         """
         bus = service.bus
         sessions = Sessions(
-            await KV.ensure(bus, buckets.SESSIONS),
+            await KV.open(bus, buckets.SESSIONS, timeout_s=START_S),
             service.tasks,
             instance=service.instance,
             idle_s=config.limits.session_idle_s,
         )
-        catalogs = Catalogs(_facts(config))
+        catalogs = Catalogs(facts_of(config))
         ring = await KeyRing.open(bus, timeout_s=START_S)
         kek = load_kek(config.keys.kek_file)
         signer = ContextSigner(ring, kek, clock_ms=bus.server_now_ms)
@@ -83,7 +81,7 @@ class Knowledge:
         about_catalog = await stored.watch(on_entry=catalogs.feed, on_reset=catalogs.reset)
         stored = await KV.open(bus, buckets.VIRTUALS, timeout_s=START_S)
         about_virtuals = await stored.watch(on_entry=catalogs.feed_virtual)
-        stored = await KV.open(bus, buckets.SESSIONS)
+        stored = await KV.open(bus, buckets.SESSIONS, timeout_s=START_S)
         about_sessions = await stored.watch(on_entry=sessions.feed, on_reset=sessions.reset)
         service.add_watch(about_config, bucket=buckets.CONFIG.name)
         service.add_watch(about_catalog, bucket=buckets.CATALOG.name)
@@ -112,7 +110,8 @@ class Knowledge:
             await ring.close()
 
 
-def _facts(config: GatewayConfig) -> ServerFacts:
+def facts_of(config: GatewayConfig) -> ServerFacts:
+    """What the gateway says of itself."""
     return ServerFacts(
         name=config.server.name,
         version=config.server.version or importlib.metadata.version("mesh-gateway"),
@@ -125,7 +124,11 @@ def _facts(config: GatewayConfig) -> ServerFacts:
 
 def _authenticator(bus: Bus) -> Authenticator:
     async def authenticate(credential: str, tenant: str) -> tenant_auth.Identity:
-        params = tenant_auth.Authenticate(credential=credential, tenant=tenant)
+        params = (
+            tenant_auth.Authenticate(context=str(credential), tenant=tenant)
+            if isinstance(credential, SignedContext)
+            else tenant_auth.Authenticate(credential=credential, tenant=tenant)
+        )
         return await bus.operation(tenant_auth.authenticate, params, timeout_s=AUTH_TIMEOUT_S)
 
     return authenticate

@@ -102,6 +102,11 @@ class Catalogs:
         self.on_change: list[Callable[[str], None]] = []
         """Called with the tenant whose tables changed (``_`` = all); must not block."""
 
+    def change_facts(self, facts: ServerFacts) -> None:
+        """Say something else of the gateway from now on."""
+        self.facts = facts
+        self._views.clear()
+
     # What the watch calls -------------------------------------------------------------------
 
     def feed(self, key: str, value: bytes | None, _revision: int) -> None:

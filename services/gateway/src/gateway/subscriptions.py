@@ -13,6 +13,7 @@ from collections.abc import Callable, Iterable
 import msgspec
 
 from gateway.core.answers import result_of
+from gateway.core.routing import BUILT_IN
 from gateway.core.subscriptions import Batch, Interest, Interests, Server
 from gateway.identity import Caller
 from gateway.store import Catalogs
@@ -169,7 +170,9 @@ class ResourceWatch:
         except MeshError as error:
             self._problems[uri] = error
             return None
-        return Server(found.tenant, item.server), item.name
+        # Resources of a native toolset differ by tenant, under one URI: theirs is another server.
+        owner = self.caller.tenant if found.rank == BUILT_IN else found.tenant
+        return Server(owner, item.server), item.name
 
     def _join(self, uri: str) -> "Interest[ResourceWatch] | None":
         found = self._find(uri)

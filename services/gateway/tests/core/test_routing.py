@@ -1,5 +1,7 @@
 """Tests of gateway.core.routing and gateway.core.templates."""
 
+from collections import Counter
+
 import msgspec
 import pytest
 
@@ -72,6 +74,23 @@ def test_a_tenant_lists_no_more_tools_than_the_limit() -> None:
     made = table(catalog("big", *names))
     assert len(made.tools) == TOOLS_PER_TENANT_MAX
     assert made.hidden == 3
+
+
+def test_a_server_with_thousands_of_tools_pushes_out_no_other() -> None:
+    def many(count: int) -> list[str]:
+        return [f"t{n}" for n in range(count)]
+
+    big, bigger = many(TOOLS_PER_TENANT_MAX), many(TOOLS_PER_TENANT_MAX)
+    made = table(
+        catalog("a", *big), catalog("b", *bigger), catalog("y", *many(40)), catalog("z", "one")
+    )
+    listed = Counter(tool.server for tool in made.tools.values())
+    assert listed["z"] == 1
+    assert listed["y"] == 40
+    assert sum(listed.values()) == TOOLS_PER_TENANT_MAX
+    assert abs(listed["a"] - listed["b"]) <= 1
+    assert made.hidden == 2 * TOOLS_PER_TENANT_MAX + 41 - TOOLS_PER_TENANT_MAX
+    assert made.tool("z:one") is not None
 
 
 def test_the_same_uri_of_two_servers_is_listed_once_as_it_is_and_once_wrapped() -> None:

@@ -79,3 +79,72 @@ def test_an_edge_holds_no_more_than_its_limit(monkeypatch: pytest.MonkeyPatch) -
         gate.shed = lambda _, number=number: shed.append(number)
         gate.hold((6 + number) * MEGABYTE)
     assert shed == [2, 3]
+
+
+def shared_edge(**limits: float) -> EdgeGate:
+    return EdgeGate(LimitsConfig(connections=8, **limits))  # type: ignore[arg-type]
+
+
+def test_one_principal_has_half_of_the_connections_and_leaves_the_rest_to_others() -> None:
+    edge = shared_edge()
+    gates = [edge.connect("a") for _ in range(4)]
+    for gate in gates:
+        gate.own("acme", "mallory")
+        gate.own("acme", "mallory")  # its next request counts nothing
+    fifth = edge.connect("a")
+    with pytest.raises(MeshError) as caught:
+        fifth.own("acme", "mallory")
+    assert caught.value.http_status == 429
+    assert caught.value.data == {"limit": "principal_share"}
+    assert caught.value.retry_after_s
+    fifth.own("acme", "ann")
+    edge.disconnect(gates[0])
+    edge.connect("a").own("acme", "mallory")
+
+
+def test_one_tenant_has_three_quarters_of_the_connections() -> None:
+    edge = shared_edge()
+    for at in range(6):
+        edge.connect("a").own("acme", f"p{at}")
+    last = edge.connect("a")
+    with pytest.raises(MeshError) as caught:
+        last.own("acme", "p9")
+    assert caught.value.data == {"limit": "tenant_share"}
+    last.own("other", "p9")
+
+
+def test_connection_of_a_pool_counts_for_who_used_it_last() -> None:
+    edge = shared_edge(principal_share=0.125)
+    pooled = edge.connect("proxy")
+    pooled.own("acme", "ann")
+    pooled.own("acme", "ben")
+    edge.connect("b").own("acme", "ann")
+    with pytest.raises(MeshError):
+        pooled.own("acme", "ann")
+    edge.disconnect(pooled)
+    edge.connect("b").own("acme", "ben")
+
+
+def test_the_smallest_share_is_one_connection() -> None:
+    edge = EdgeGate(LimitsConfig(connections=1))
+    edge.connect("a").own("acme", "ann")
+
+
+def test_changed_limits_hold_for_connections_that_were_let_in_before() -> None:
+    edge = EdgeGate(LimitsConfig(rate_per_second=1000, burst=1000, inflight=2, connections=1))
+    gate = edge.connect("a")
+    gate.enter()
+    gate.enter()
+    gate.pace(1.0)
+    edge.change_limits(LimitsConfig(rate_per_second=10, burst=1, inflight=1, connections=2))
+    gate.pace(1.0)
+    with pytest.raises(MeshError, match="rate limit"):
+        gate.pace(1.0)
+    gate.leave()
+    with pytest.raises(MeshError, match="1 requests"):
+        gate.enter()
+    gate.leave()
+    gate.enter()
+    edge.connect("b")
+    with pytest.raises(MeshError, match="no more connections"):
+        edge.connect("c")

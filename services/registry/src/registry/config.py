@@ -6,6 +6,12 @@ import msgspec
 from msgspec import Meta
 
 from mcp_proto.contracts.virtuals import VirtualServer
+from mcp_proto.discovery import (
+    AgentsTable,
+    DiscoveryTable,
+    agents_problem,
+    discovery_problem,
+)
 from mcp_proto.virtual_servers import virtual_problem
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import (
@@ -16,7 +22,7 @@ from mesh_chassis.config import (
     TelemetryConfig,
 )
 
-__all__ = ["LivenessConfig", "RegistryConfig", "StreamsConfig", "check_config"]
+__all__ = ["BucketsConfig", "LivenessConfig", "RegistryConfig", "StreamsConfig", "check_config"]
 
 _MIB = 1024 * 1024
 
@@ -59,6 +65,26 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     dead_letters_max_bytes: Bytes = 64 * _MIB
 
 
+class BucketsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[buckets]``: sizes of buckets; their copies are those of ``[streams]``.
+
+    Attributes:
+        tasks_bytes: all durable tasks and their results; the broker sets this much disk aside.
+        idempotency_bytes: the same of calls with an idempotency key.
+        tenant_bytes_max: largest size of one store of a tenant (values, artifacts, events) that a
+            runner can ask for; the broker sets it aside.
+        tenant_unsized: whether a runner may have such a store made without a size; else it gets
+            ``tenant_bytes_max``.
+        streams_max: streams of the account from which no further store of a tenant is made.
+    """
+
+    tasks_bytes: Bytes = 128 * _MIB
+    idempotency_bytes: Bytes = 64 * _MIB
+    tenant_bytes_max: Bytes = 1024 * _MIB
+    tenant_unsized: bool = True
+    streams_max: Annotated[int, Meta(ge=1)] = 30_000
+
+
 class RegistryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration file."""
 
@@ -69,16 +95,26 @@ class RegistryConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
     ops: OpsConfig = OpsConfig()
     liveness: LivenessConfig = LivenessConfig()
     streams: StreamsConfig = StreamsConfig()
+    buckets: BucketsConfig = BucketsConfig()
+    discovery: DiscoveryTable = DiscoveryTable()
+    agents: AgentsTable = AgentsTable()
     virtual_servers: tuple[VirtualServer, ...] = ()
     """Virtual servers that exist as long as this file says so: ``[[virtual_servers]]``."""
 
 
 def check_config(config: RegistryConfig, source: str = "") -> None:
-    """Refuse virtual servers that cannot be shown.
+    """Refuse virtual servers that cannot be shown, and discovery that cannot be done.
 
     Raises:
         ConfigError: naming the key.
     """
+    for table, wrong in (
+        ("discovery", discovery_problem(config.discovery)),
+        ("agents", agents_problem(config.agents)),
+    ):
+        if wrong is not None:
+            field, _, reason = wrong.partition(": ")
+            raise ConfigError(source, f"{table}.{field}", reason)
     seen: set[tuple[str, str]] = set()
     for n, one in enumerate(config.virtual_servers):
         key = f"virtual_servers[{n}]"

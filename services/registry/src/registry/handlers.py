@@ -9,6 +9,7 @@ from mcp_proto import subjects
 from mcp_proto.contracts.registry import (
     Catalog,
     Empty,
+    LeftOut,
     ListChanged,
     ListServers,
     Put,
@@ -61,6 +62,10 @@ class Handlers:
         definitions: stored definitions.
         instances: the live view.
         clock: for when a server was last registered.
+
+    Attributes:
+        last_served: when each catalogue was last registered.
+        left_out: agents that discovery could not use; it says them here.
     """
 
     def __init__(
@@ -73,6 +78,7 @@ class Handlers:
         clock: Clock = SYSTEM,
     ) -> None:
         self.last_served = LastServed()
+        self.left_out: tuple[LeftOut, ...] = ()
         self._bus = bus
         self._catalog = catalog
         self._definitions = definitions
@@ -124,7 +130,8 @@ class Handlers:
                 self._status(pair, definitions.get(pair))
                 for pair in pairs
                 if params.tenant in {"", pair[0]}
-            )
+            ),
+            left_out=self.left_out if params.tenant in {"", PLATFORM} else (),
         )
 
     async def server_put(self, params: ServerPut) -> Empty:
@@ -141,6 +148,8 @@ class Handlers:
                 ErrorKind.PARAMS,
                 "a variable or header has the masked value of a list, not its own",
             )
+        if definition.origin:
+            raise MeshError(ErrorKind.PARAMS, "origin is said by discovery alone")
         known = self._catalog.get(*pair)
         if known is not None and self._definitions.get(*pair) is None:
             raise MeshError(
@@ -155,9 +164,16 @@ class Handlers:
         """Remove a definition with its catalogue; runners see it and stop the server.
 
         Raises:
-            MeshError: ``not_found``: no such definition.
+            MeshError: ``not_found``: no such definition; ``params``: discovery found it.
         """
         check_name(params.tenant, params.name)
+        stored = self._definitions.get(params.tenant, params.name)
+        if stored is not None and stored.origin:
+            raise MeshError(
+                ErrorKind.PARAMS,
+                f"server {params.name} was found ({stored.origin}) and goes when it is gone there; "
+                "to stop its use, put a disabled definition of your own in its place",
+            )
         if not await self._definitions.remove(params.tenant, params.name):
             raise MeshError(ErrorKind.NOT_FOUND, f"no server {params.name} was added at run time")
         await self.forget((params.tenant, params.name))
@@ -267,7 +283,7 @@ class Handlers:
 
 def _origin(definition: ServerDefinition | None, catalog: Catalog | None) -> str:
     if definition is not None:
-        return "runtime"
+        return definition.origin or "runtime"
     return "config" if catalog is None or not is_built_in(catalog) else "native"
 
 

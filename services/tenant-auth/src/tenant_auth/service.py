@@ -5,6 +5,8 @@ from collections.abc import Awaitable, Callable
 from mcp_proto.contracts import tenant_auth as contract
 from mcp_proto.contracts.tenant_auth import SealedKey, SealingKey
 from mesh_chassis.bus.endpoint import serve_operation
+from mesh_chassis.callerctx import ContextVerifier
+from mesh_chassis.keyring import KeyRing
 from mesh_chassis.service import Service
 from tenant_auth.config import SigningConfig, TenantAuthConfig, read_secrets
 from tenant_auth.core.rotation import sealing_linger_s
@@ -41,6 +43,8 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     signing = await KeyRingStore.open(bus, secrets.kek, SIGNING)
     sealing = await KeyRingStore.open(bus, secrets.kek, SEALING)
 
+    ring = await KeyRing.open(bus)
+    service.on_stop(ring.close)
     credentials = Credentials(
         accounts,
         logins,
@@ -49,6 +53,7 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
         static=secrets.static,
         tasks=service.tasks,
         now_ms=bus.server_now_ms,
+        verify=ContextVerifier(ring, clock_ms=bus.server_now_ms).verify,
     )
     administration = Administration(
         accounts,

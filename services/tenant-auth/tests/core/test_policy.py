@@ -17,7 +17,7 @@ def grant(rules: tuple[Rule, ...], who: Principal):
 
 def test_roles_have_the_permissions_of_the_contract() -> None:
     permissions = {name: role.permissions for name, role in policy.ROLES.items()}
-    viewer = {"ReadKV", "GetArtifacts", "ListArtifacts"}
+    viewer = {"ReadKV", "GetArtifacts", "ListArtifacts", "ReadEvents"}
     user = viewer | {"WriteKV", "PutArtifacts", "SendEvents", "CallTools"}
     assert permissions == {"Viewer": viewer, "User": user, "Admin": user | {"Manage"}}
 

@@ -1,22 +1,26 @@
 """Configuration of the tool runner: one strict Struct, every field with a usable default."""
 
-from typing import Annotated
+from typing import Annotated, Literal
 
 import msgspec
 from msgspec import Meta
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.limits import RESULT_BYTES_MAX
+from mcp_proto.redis_bridge import RedisBridgeTable
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
 
 __all__ = [
+    "AwsConfig",
     "ChildConfig",
+    "ContainersConfig",
     "IdempotencyConfig",
     "LimitsConfig",
     "ParkingConfig",
     "ResultsConfig",
     "RunnerSection",
+    "StorageConfig",
     "TasksConfig",
     "ToolRunnerConfig",
     "UpstreamsConfig",
@@ -38,7 +42,7 @@ class RunnerSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     """
 
     allow_unsigned: bool = False
-    toolsets: tuple[str, ...] = ("kv", "echo")
+    toolsets: tuple[str, ...] = ("kv", "artifacts", "events", "echo")
     handover: bool = True
 
 
@@ -95,21 +99,42 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     processes: Annotated[int, Meta(ge=0)] = 0
 
 
+class ContainersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[containers]``: how servers with an ``image`` are run.
+
+    Attributes:
+        engine: the Docker engine: ``unix:///path`` or ``tcp://HOST:PORT``. Who reaches it is
+            root where it runs.
+        pull: have it fetch images that it does not have.
+        memory_mb: memory of a container whose definition says nothing, in MiB; tenants' own
+            servers may have less, not more. The same holds for the next two.
+        pids: processes and threads.
+        cpus: processors.
+        tenant_networks: networks that containers of tenants' own servers may have.
+    """
+
+    engine: Annotated[str, Meta(pattern=r"\A(unix:///[^\0]+|tcp://[^/@\0]+)\Z")] = (
+        "unix:///var/run/docker.sock"
+    )
+    pull: bool = True
+    memory_mb: Annotated[int, Meta(ge=6, le=1024 * 1024)] = 512
+    pids: Annotated[int, Meta(ge=1, le=100_000)] = 256
+    cpus: Annotated[float, Meta(gt=0, le=1024)] = 2.0
+    tenant_networks: tuple[str, ...] = ()
+
+
 class ResultsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """Table ``[results]``: results too large for an edge are stored and linked.
+
+    They count towards ``[storage] bytes_per_tenant``.
 
     Attributes:
         inline_bytes: largest result given as it is; what edges deliver, less what they add.
         ttl_s: how long a stored result can be read, in seconds.
-        bytes_per_tenant: stored results of one tenant; the broker sets this much disk aside with
-            the tenant's first one.
-        replicas: copies of them on a cluster.
     """
 
     inline_bytes: Annotated[int, Meta(ge=512 * 1024, le=RESULT_BYTES_MAX)] = RESULT_BYTES_MAX
     ttl_s: Annotated[int, Meta(ge=1)] = 86_400
-    bytes_per_tenant: Annotated[int, Meta(ge=1024 * 1024)] = 256 * 1024 * 1024
-    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
 
 
 class TasksConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -121,7 +146,6 @@ class TasksConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         ttl_max_s: longest time kept, whatever the caller asks for.
         poll_s: how often callers are told to ask.
         per_tenant: tasks of one tenant that exist at once, ended ones included, over all runners.
-        bytes_max: all tasks and their results; the broker sets this much disk aside.
         executing: calls of tasks that run at once on this runner.
         params_bytes: largest ``params`` of a call that becomes a task.
         call_timeout_s: longest call of a task; 0 = as long as the task is kept. Neither the 300 s
@@ -134,7 +158,6 @@ class TasksConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     ttl_max_s: Seconds = 86_400.0
     poll_s: Seconds = 1.0
     per_tenant: Annotated[int, Meta(ge=0, le=1_000_000)] = 1_000
-    bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 128 * 1024 * 1024
     executing: Annotated[int, Meta(ge=0, le=10_000)] = 256
     params_bytes: Annotated[int, Meta(ge=1, le=256 * 1024)] = 256 * 1024
     call_timeout_s: Annotated[float, Meta(ge=0)] = 0.0
@@ -147,12 +170,10 @@ class IdempotencyConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknow
     Attributes:
         window_s: how long a repeat finds what became of the first call.
         per_tenant: keys of one tenant that are remembered at once, over all runners.
-        bytes_max: all records and answers; the broker sets this much disk aside.
     """
 
     window_s: Annotated[float, Meta(ge=1)] = 86_400.0
     per_tenant: Annotated[int, Meta(ge=0, le=1_000_000)] = 10_000
-    bytes_max: Annotated[int, Meta(ge=1024 * 1024)] = 64 * 1024 * 1024
 
 
 class UpstreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -162,7 +183,7 @@ class UpstreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
         allow_networks: addresses, networks (``10.0.0.0/8``) and names inside the operator's net
             that any server may be at, tenants' own ones too.
         tenant_secrets: patterns of secret references (``env:ACME_*``) that tenants' own servers,
-            added at run time, may use.
+            added at run time, may use; ``{tenant}`` stands for the tenant's id.
         proxy: HTTP proxy for all HTTP servers; it then resolves their names, unjudged. "" = none;
             the environment is not asked.
         connections: open at once to one HTTP server, its event stream among them; a call that
@@ -181,6 +202,66 @@ class UpstreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_
     era_s: Seconds = 600.0
 
 
+class AwsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[storage.aws]``: what the AWS backend uses. Credentials are never written here.
+
+    They come from where every AWS program looks: environment, shared files, web identity,
+    container and instance roles.
+
+    Attributes:
+        region: of everything below; "" = ``AWS_REGION``, or the region of the AWS profile.
+        kv_table: DynamoDB table of the ``kv`` tools: partition key ``tenant``, sort key ``key``,
+            both text; time to live on ``expires``.
+        artifacts_bucket: S3 bucket of the ``artifacts`` tools; a prefix per tenant.
+        event_bus: EventBridge bus that every event is given to; "" = none.
+        endpoint_url: another place that speaks these interfaces (moto, LocalStack, a VPC
+            endpoint); "" = AWS.
+        secrets_prefix: a tenant's own servers may use the Secrets Manager secrets named
+            ``{secrets_prefix}{tenant}/…`` as ``aws:NAME``; "" = none of them.
+        connections: open at once to each of the services.
+        connect_s: longest connect.
+        answer_s: longest silence within an answer.
+        call_s: longest request, with its repeats.
+    """
+
+    region: str = ""
+    kv_table: str = ""
+    artifacts_bucket: str = ""
+    event_bus: str = ""
+    endpoint_url: str = ""
+    secrets_prefix: str = ""
+    connections: Annotated[int, Meta(ge=1, le=10_000)] = 100
+    connect_s: Seconds = 3.0
+    answer_s: Seconds = 10.0
+    call_s: Seconds = 20.0
+
+
+class StorageConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[storage]``: values, artifacts and events of tenants.
+
+    Attributes:
+        backend: ``jetstream`` (the mesh's own broker) or ``aws``.
+        aws: what the latter uses.
+        bytes_per_tenant: values, artifacts and stored results of one tenant; -1 = no quota.
+        tenants: other figures for single tenants, by tenant id.
+        events_bytes: events of one tenant that are kept; beyond it the oldest go.
+        events_age_s: how long they are kept.
+        replicas: copies of artifacts, stored results and events on a cluster.
+    """
+
+    backend: Literal["jetstream", "aws"] = "jetstream"
+    aws: AwsConfig = AwsConfig()
+    bytes_per_tenant: Annotated[int, Meta(ge=-1)] = 256 * 1024 * 1024
+    tenants: dict[str, Annotated[int, Meta(ge=-1)]] = {}
+    events_bytes: Annotated[int, Meta(ge=64 * 1024)] = 16 * 1024 * 1024
+    events_age_s: Annotated[float, Meta(ge=1)] = 7 * 86_400.0
+    replicas: Annotated[int, Meta(ge=1, le=5)] = 1
+
+    def quota(self, tenant: str) -> int:
+        """Bytes that a tenant may store; -1 = no quota."""
+        return self.tenants.get(tenant, self.bytes_per_tenant)
+
+
 class ToolRunnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration file."""
 
@@ -192,9 +273,12 @@ class ToolRunnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     runner: RunnerSection = RunnerSection()
     limits: LimitsConfig = LimitsConfig()
     children: ChildConfig = ChildConfig()
+    containers: ContainersConfig = ContainersConfig()
     upstreams: UpstreamsConfig = UpstreamsConfig()
     parking: ParkingConfig = ParkingConfig()
+    storage: StorageConfig = StorageConfig()
     results: ResultsConfig = ResultsConfig()
     tasks: TasksConfig = TasksConfig()
     idempotency: IdempotencyConfig = IdempotencyConfig()
+    redis: RedisBridgeTable = RedisBridgeTable()
     mcp_servers: tuple[ServerDefinition, ...] = ()

@@ -16,12 +16,7 @@ import msgspec
 from mcp_proto.codec import decode_as, decode_message, encode_notification, pick, splice
 from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-from mcp_proto.jsonrpc import Notification
-from mcp_proto.types.capabilities import ClientCapabilities
-from mcp_proto.types.meta import LOG_LEVEL
-from tool_runner.core import log_levels
-from tool_runner.core.dialect import TOKEN_KEY, caller_meta
-from tool_runner.core.inputs import (
+from mcp_proto.inputs import (
     capabilities_of,
     check_answer,
     given_up,
@@ -29,6 +24,11 @@ from tool_runner.core.inputs import (
     refusal,
     wanted_key,
 )
+from mcp_proto.jsonrpc import Notification
+from mcp_proto.types.capabilities import ClientCapabilities
+from mcp_proto.types.meta import LOG_LEVEL
+from tool_runner.core import log_levels
+from tool_runner.core.dialect import TOKEN_KEY, caller_meta
 from tool_runner.upstreams.asks import Answer
 
 __all__ = ["GATHER_S", "NOTES_PARKED_BYTES", "Admit", "Dialogue", "Notify", "Visit", "responses_of"]

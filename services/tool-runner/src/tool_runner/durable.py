@@ -71,19 +71,13 @@ class DurableTasks:
 
     async def _open(self) -> None:
         service, config = self._service, self._config
-        store = await TaskStore.open(
-            service.bus,
-            per_tenant=config.tasks.per_tenant,
-            bytes_max=config.tasks.bytes_max,
-            replicas=config.limits.kv_replicas,
-        )
+        store = await TaskStore.open(service.bus, per_tenant=config.tasks.per_tenant)
         try:
             once = await Idempotency.open(
                 service.bus,
                 self._owners,
                 service.tasks,
                 config.idempotency,
-                replicas=config.limits.kv_replicas,
             )
         except BaseException:
             await store.close()

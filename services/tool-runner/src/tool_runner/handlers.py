@@ -1,23 +1,25 @@
 """The operations of the runner, one short function each: who asks, what for, do it, answer."""
 
+import asyncio
 from collections.abc import Awaitable, Callable, Mapping
 from typing import Protocol
 
 import msgspec
 
-from mcp_proto.codec import encode_error, encode_response
+from mcp_proto.asked import TOOLS_CALL, Asked, read_directed, read_request
+from mcp_proto.codec import encode_error, encode_response, pick
 from mcp_proto.contracts import watching
 from mcp_proto.contracts.tasks import IDEMPOTENCY_KEY
 from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.envelope import Header
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
+from mcp_proto.inputs import RESUMABLE, links_required, may_declare_input
 from mcp_proto.limits import INLINE_MAX_BYTES
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.endpoint import Call
 from mesh_chassis.callerctx import ContextVerifier
-from tool_runner.core.inputs import RESUMABLE, links_required, may_declare_input
-from tool_runner.core.requests import TOOLS_CALL, Asked, read_directed, read_request
-from tool_runner.core.toolbox import Toolbox, failure
+from tool_runner.core.toolbox import Toolbox, ToolResult, failure
+from tool_runner.native_resources import NATIVE_RESOURCE_METHODS, answer_resource
 from tool_runner.parking import Parking, parked_under
 from tool_runner.toolsets.toolset import Tool, Toolset
 from tool_runner.upstreams.upstream import Request
@@ -175,19 +177,31 @@ class NativeHandlers:
             toolset.server: frozenset(tool.spec.name for tool in toolset.tools)
             for toolset in toolsets
         }
+        self._resources = {
+            toolset.server: toolset.resources
+            for toolset in toolsets
+            if toolset.resources is not None
+        }
         self._admission = admission
 
     async def call(self, call: Call) -> bytes:
-        """``tools/call`` of a native tool.
+        """Any request for a native server: its tools, and resources where it has some.
 
         Raises:
             MeshError: ``params`` for an unknown tool, and what ``Admission`` and the tool say.
         """
         asked = _read(call)
+        large = len(call.payload) > INLINE_MAX_BYTES
+        if large:
+            await asyncio.sleep(0)  # small calls go between two passes over a large body
         caller = self._admission.admit(call)
         server = call.subject.names[0]
         if asked.method != TOOLS_CALL:
-            raise MeshError(ErrorKind.METHOD, f"server {server} does not serve {asked.method}")
+            resources = self._resources.get(server)
+            if resources is None or asked.method not in NATIVE_RESOURCE_METHODS:
+                raise MeshError(ErrorKind.METHOD, f"server {server} does not serve {asked.method}")
+            _check_permission(caller, resources.permission)
+            return await answer_resource(resources, call, asked, caller)
         if asked.name not in self._servers.get(server, ()):
             raise MeshError(ErrorKind.NOT_FOUND, f"unknown tool: {asked.name}")
         tool = self._tools[asked.name]
@@ -195,16 +209,23 @@ class NativeHandlers:
         problem = self._toolbox.problem(asked.name, asked.arguments)
         if problem is not None:
             return encode_response(asked.id, _encode(failure(problem)))
+        if large:
+            await asyncio.sleep(0)
         arguments = asked.arguments if memoryview(asked.arguments).nbytes else _NO_ARGUMENTS
         once = self._admission.once
-        if once is not None and KEY_MARK in call.payload:
+        if once is not None and _may_have_key(call, asked):
 
             async def run(_tag: str) -> bytes:
-                result = _encode(await tool.handler(call.subject.tenant, arguments))
+                result = _encode(await _handled(tool, call, asked, caller, arguments))
                 return await self._fitted(call, caller, result)
 
             return _answered(asked, await once.once(call, asked, caller, run))
-        result = _encode(await tool.handler(call.subject.tenant, arguments))
+        handler = tool.handler
+        result = _encode(
+            await handler(call.subject.tenant, arguments)
+            if handler is not None
+            else await _handled(tool, call, asked, caller, arguments)
+        )
         if len(result) > INLINE_MAX_BYTES:
             result = await self._fitted(call, caller, result)
         return encode_response(asked.id, result)
@@ -217,6 +238,34 @@ class NativeHandlers:
 
 
 _NO_ARGUMENTS = msgspec.Raw(b"{}")
+
+
+def _may_have_key(call: Call, asked: Asked) -> bool:
+    """Whether to look for an idempotency key: a large body is not searched, only its ``_meta``."""
+    if len(call.payload) <= _SEARCHED_BYTES:
+        return KEY_MARK in call.payload
+    return KEY_MARK in bytes(pick(asked.params, "_meta").get("_meta", _NO_ARGUMENTS))
+
+
+_SEARCHED_BYTES = 64 * 1024
+
+
+def _handled(
+    tool: Tool, call: Call, asked: Asked, caller: CallerContext | None, arguments: msgspec.Raw
+) -> Awaitable[ToolResult]:
+    if tool.asked is None:
+        if tool.handler is None:
+            raise MeshError(ErrorKind.INTERNAL, f"nothing is behind {tool.spec.name}")
+        return tool.handler(call.subject.tenant, arguments)
+    request = Request(
+        method=asked.method,
+        params=asked.params,
+        timeout_s=call.remaining_s,
+        notify=call.emit if call.frames else None,
+        tenant=call.subject.tenant,
+        caller=caller,
+    )
+    return tool.asked(request, arguments)
 
 
 def _answered(asked: Asked, answer: bytes | ErrorObject) -> bytes:

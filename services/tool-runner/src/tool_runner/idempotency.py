@@ -15,6 +15,7 @@ from collections.abc import Callable
 
 import msgspec
 
+from mcp_proto.asked import Asked
 from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mesh_chassis.bucket import Conflict, Entry
@@ -25,7 +26,6 @@ from mesh_chassis.watch import Watch
 from tool_runner.config import IdempotencyConfig
 from tool_runner.core import idempotency as rules
 from tool_runner.core.idempotency import Kept, State
-from tool_runner.core.requests import Asked
 from tool_runner.handlers import Run
 from tool_runner.keyed_records import KeyedRecords, with_error
 from tool_runner.tasks.owners import Owners
@@ -86,15 +86,13 @@ class Idempotency:
         owners: Owners,
         tasks: Tasks,
         config: IdempotencyConfig,
-        *,
-        replicas: int = 1,
     ) -> "Idempotency":
-        """Make the bucket and count what is in it.
+        """Count what is in the bucket.
 
         Raises:
-            MeshError: the broker cannot be asked, or has not so much disk.
+            MeshError: the registry has not made it yet, or the broker cannot be asked.
         """
-        records = await KeyedRecords.open(bus, config, replicas=replicas)
+        records = await KeyedRecords.open(bus, config)
         return cls(records, bus, owners, tasks)
 
     @property

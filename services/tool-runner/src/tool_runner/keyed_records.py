@@ -19,7 +19,7 @@ from tool_runner.config import IdempotencyConfig
 from tool_runner.core import idempotency as rules
 from tool_runner.core.idempotency import Kept, State
 from tool_runner.tasks.census import Census
-from tool_runner.tasks.store import HEADS
+from tool_runner.tasks.store import HEADS, OPEN_S
 
 __all__ = ["INLINE_BYTES", "KeyedRecords", "with_error"]
 
@@ -48,16 +48,13 @@ class KeyedRecords:
         self.watch = Watch(bus, kv.bucket, HEADS, on_entry=self._on_entry, headers_only=True)
 
     @classmethod
-    async def open(
-        cls, bus: Bus, config: IdempotencyConfig, *, replicas: int = 1
-    ) -> "KeyedRecords":
-        """Make the bucket and count what is in it.
+    async def open(cls, bus: Bus, config: IdempotencyConfig) -> "KeyedRecords":
+        """Count what is in the bucket.
 
         Raises:
-            MeshError: the broker cannot be asked, or has not so much disk.
+            MeshError: the registry has not made it yet, or the broker cannot be asked.
         """
-        bucket = msgspec.structs.replace(buckets.IDEMPOTENCY, bytes_max=config.bytes_max)
-        made = cls(await KV.ensure(bus, bucket, replicas=replicas), bus, config)
+        made = cls(await KV.open(bus, buckets.IDEMPOTENCY, timeout_s=OPEN_S), bus, config)
         await made.watch.start()
         await made.watch.ready
         return made

@@ -17,11 +17,11 @@ import msgspec
 
 from mcp_proto.codec import decode_as, pick
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
+from mcp_proto.inputs import input_required
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.tasks import Tasks
 from tool_runner.config import ParkingConfig
 from tool_runner.core.idempotency import is_tag
-from tool_runner.core.inputs import input_required
 from tool_runner.dialogues import Dialogue, Visit, responses_of
 from tool_runner.upstreams.asks import Answer
 from tool_runner.upstreams.upstream import Request

@@ -12,6 +12,7 @@ from datetime import UTC, datetime
 
 import msgspec
 
+from mcp_proto.asked import read_request
 from mcp_proto.codec import encode_response
 from mcp_proto.contracts.registry import Catalog, ServerDefinition
 from mcp_proto.contracts.tenant_auth import CallerContext
@@ -28,7 +29,6 @@ from mesh_chassis.clock import now_ms
 from tool_runner.config import ResultsConfig
 from tool_runner.core import large_results
 from tool_runner.core.large_results import Part, Range, Stored
-from tool_runner.core.requests import read_request
 from tool_runner.drivers.objects import Described, FullError, Objects
 from tool_runner.upstreams.upstream import Request
 
@@ -51,18 +51,25 @@ class LargeResults:
     Args:
         bus: connected.
         config: limits.
+        objects: where they are kept.
         admit: checks who calls.
         promises: which tools have an output schema.
     """
 
     def __init__(
-        self, bus: Bus, config: ResultsConfig, *, admit: Admit, promises: Promises
+        self,
+        bus: Bus,
+        config: ResultsConfig,
+        objects: Objects,
+        *,
+        admit: Admit,
+        promises: Promises,
     ) -> None:
         self._bus = bus
         self._config = config
         self._admit = admit
         self._promises = promises
-        self._objects = Objects(bus, bytes_max=config.bytes_per_tenant, replicas=config.replicas)
+        self._objects = objects
 
     async def fit_native(self, call: Call, caller: CallerContext | None, result: bytes) -> bytes:
         """``fit`` for the result of a native tool."""
@@ -146,7 +153,7 @@ class LargeResults:
         except FullError as full:
             raise large_results.too_large(
                 f"the result is larger than can be delivered, and this tenant's "
-                f"{full.quota} bytes for stored results are used up",
+                f"{full.quota} bytes of storage are used up",
                 len(part.body),
                 quotaBytes=full.quota,
                 usedBytes=full.used,

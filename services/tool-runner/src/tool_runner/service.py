@@ -2,39 +2,48 @@
 
 import asyncio
 import functools
+import secrets
 
 import msgspec
 
 from mcp_proto import subjects
-from mcp_proto.contracts.tool_runner import ServerViews, views_subject
+from mcp_proto.contracts.tool_runner import Login, ServerViews, login_subject, views_subject
 from mcp_proto.errors import ErrorObject, MeshError
 from mcp_proto.names import RESERVED_SERVERS, RESULTS_SERVER
+from mcp_proto.redis_bridge import bridge_problem
 from mcp_proto.subjects import PLATFORM, QUEUE
+from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.callerctx import ContextVerifier
 from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.presence import Presence
+from mesh_chassis.registration import Registration
 from mesh_chassis.service import Service
 from tool_runner.config import ToolRunnerConfig
-from tool_runner.drivers.jetstream import JetStreamStorage
+from tool_runner.drivers.aws.secrets import AwsSecrets
+from tool_runner.drivers.opening import Stores, open_stores
 from tool_runner.durable import DurableTasks
 from tool_runner.handlers import Admission, AnswerHandlers, NativeHandlers, ServerHandlers
 from tool_runner.parking import Parking
-from tool_runner.registration import Registration
 from tool_runner.results import LargeResults
 from tool_runner.supervisor.hosted import HostedServer, HostSettings
 from tool_runner.supervisor.keeper import Served
 from tool_runner.supervisor.settings import Fit
 from tool_runner.supervisor.supervisor import Supervisor, definition_problem
 from tool_runner.tasks.owners import Owners
-from tool_runner.toolsets import echo, kv
+from tool_runner.toolsets import artifacts, echo, events, kv
 from tool_runner.toolsets.toolset import Toolset
+from tool_runner.topic_watch import TopicWatch
+from tool_runner.updates import Updates
+from tool_runner.upstreams import containers
 from tool_runner.upstreams.children import ChildLimits, Children
+from tool_runner.upstreams.containers import ContainerSettings
 from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.http import HttpSettings
 from tool_runner.upstreams.http_link import LinkSettings
+from tool_runner.upstreams.secrets import secret, use_remote_secrets
 from tool_runner.upstreams.stdio import StdioSettings
 
 __all__ = ["NAME", "build"]
@@ -51,15 +60,18 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     """
     bus = service.bus
     admission = await _admission(service, config)
-    toolsets = _toolsets(service, config)
+    stores = _stores(service, config)
+    toolsets = _toolsets(service, stores, config)
     registration = Registration(bus, functools.partial(_announce, service))
-    results = _native(service, config, admission, registration, toolsets)
+    results = _native(service, config, admission, registration, toolsets, stores)
     durable = DurableTasks(service, config, admission, Owners(bus))
     admission.extend = durable.extend
     admission.follower = durable.follower
     parking = _parking(service, config, admission)
+    reserved = (*RESERVED_SERVERS, *(toolset.server for toolset in toolsets))
+    _check_servers(config, reserved)
     supervisor = _supervisor(
-        service, config, admission, registration, toolsets, parking, results.fit_upstream
+        service, config, admission, registration, reserved, parking, results.fit_upstream
     )
 
     async def view(_call: Call) -> bytes:
@@ -68,13 +80,17 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
 
     shown = views_subject(bus.instance)
     service.add_endpoint(Endpoint(bus, subject=shown, handler=view, slots=4, name="servers"))
+
+    async def login(call: Call) -> bytes:
+        asked = msgspec.json.decode(call.payload, type=Login)
+        return msgspec.json.encode(await supervisor.login(asked))
+
+    said = login_subject(bus.instance)
+    service.add_endpoint(Endpoint(bus, subject=said, handler=login, slots=4, name="login"))
     service.add_health_check("servers", lambda: not supervisor.quarantined, required=False)
 
     async def begin() -> None:
-        if isinstance(service.presence, Presence):
-            service.presence.set_declared(
-                f"{one.tenant}.{one.name}" for one in config.mcp_servers if one.enabled
-            )
+        _declare(service, config)
         for toolset in toolsets:
             registration.offer(toolset.catalog(service.version))
         registration.offer(results.catalog(service.version))
@@ -87,6 +103,7 @@ async def build(service: Service, config: ToolRunnerConfig) -> None:
     async def give_up() -> None:
         await supervisor.drain(handover=config.runner.handover)
 
+    _reload(service, supervisor, reserved)
     service.on_ready(begin)
     service.on_drain(give_up)
     service.on_drain(durable.drain)
@@ -101,11 +118,16 @@ def _native(
     admission: Admission,
     registration: Registration,
     toolsets: tuple[Toolset, ...],
+    stores: Stores,
 ) -> LargeResults:
     """What this runner serves itself: native tools, and large results of any tool."""
     bus, slots = service.bus, config.limits.native_slots
     results = LargeResults(
-        bus, config.results, admit=admission.admit, promises=registration.promises
+        bus,
+        config.results,
+        stores.objects,
+        admit=admission.admit,
+        promises=registration.promises,
     )
     native = NativeHandlers(toolsets, admission, results.fit_native)
     served = [
@@ -125,6 +147,40 @@ def _native(
 def _announce(service: Service, servers: dict[str, str]) -> None:
     if isinstance(service.presence, Presence):
         service.presence.set_servers(servers)
+
+
+def _reload(service: Service, supervisor: Supervisor, reserved: tuple[str, ...]) -> None:
+    """Servers of the file come and go while the runner runs."""
+
+    def check(new: ToolRunnerConfig) -> None:
+        _check_servers(new, reserved)
+
+    async def configure(new: ToolRunnerConfig) -> None:
+        supervisor.configure(new.mcp_servers, _network(service.bus, new))
+        _declare(service, new)
+
+    keys = ("mcp_servers", "upstreams")
+    service.on_reload(ToolRunnerConfig, keys, configure, check=check)
+
+
+def _declare(service: Service, config: ToolRunnerConfig) -> None:
+    """Show in the heartbeat which servers the file of this runner names."""
+    if isinstance(service.presence, Presence):
+        service.presence.set_declared(
+            f"{one.tenant}.{one.name}" for one in config.mcp_servers if one.enabled
+        )
+
+
+def _check_servers(config: ToolRunnerConfig, reserved: tuple[str, ...]) -> None:
+    seen: set[tuple[str, str]] = set()
+    for at, definition in enumerate(config.mcp_servers):
+        problem = definition_problem(definition, reserved)
+        pair = (definition.tenant, definition.name)
+        if problem is None and pair in seen:
+            problem = f"{definition.name} is used twice"
+        if problem is not None:
+            raise ConfigError("", f"mcp_servers[{at}]", problem)
+        seen.add(pair)
 
 
 class _ServedServer:
@@ -180,16 +236,10 @@ def _supervisor(
     config: ToolRunnerConfig,
     admission: Admission,
     registration: Registration,
-    toolsets: tuple[Toolset, ...],
+    reserved: tuple[str, ...],
     parking: Parking,
     fit: Fit,
 ) -> Supervisor:
-    reserved = (*RESERVED_SERVERS, *(toolset.server for toolset in toolsets))
-    for at, definition in enumerate(config.mcp_servers):
-        problem = definition_problem(definition, reserved)
-        if problem is not None:
-            raise ConfigError("", f"mcp_servers[{at}]", problem)
-
     async def serve(hosted: HostedServer) -> Served:
         handlers = ServerHandlers(hosted, admission, parking)
         served = _ServedServer(
@@ -219,7 +269,7 @@ def _supervisor(
         settings=HostSettings(
             answer_s=limits.answer_s,
             fit=fit,
-            network=_network(config),
+            network=_network(service.bus, config),
             stdio=StdioSettings(
                 start_timeout_s=limits.start_s,
                 limits=ChildLimits(
@@ -227,6 +277,7 @@ def _supervisor(
                     files=limits.files,
                     processes=limits.processes,
                 ),
+                containers=_containers(service, config),
             ),
         ),
         serve=serve,
@@ -236,8 +287,22 @@ def _supervisor(
     )
 
 
-def _network(config: ToolRunnerConfig) -> NetworkSettings:
+def _containers(service: Service, config: ToolRunnerConfig) -> ContainerSettings:
+    """How servers from images are run; what an earlier life of this runner left is removed."""
+    settings = ContainerSettings(
+        **msgspec.structs.asdict(config.containers),
+        owner=containers.owner_of(service.bus.instance, config.bus.urls),
+        life=secrets.token_hex(8),
+    )
+    service.tasks.spawn(containers.sweep_quietly(settings), name="sweep-containers")
+    return settings
+
+
+def _network(bus: Bus, config: ToolRunnerConfig) -> NetworkSettings:
     upstreams = config.upstreams
+    tenant_secrets = upstreams.tenant_secrets
+    if config.storage.aws.secrets_prefix:
+        tenant_secrets += (f"aws:{config.storage.aws.secrets_prefix}{{tenant}}/*",)
     return NetworkSettings(
         http=HttpSettings(
             start_timeout_s=config.children.start_s,
@@ -250,7 +315,8 @@ def _network(config: ToolRunnerConfig) -> NetworkSettings:
             proxy=upstreams.proxy,
         ),
         allow_networks=upstreams.allow_networks,
-        tenant_secrets=upstreams.tenant_secrets,
+        tenant_secrets=tenant_secrets,
+        bus=bus,
     )
 
 
@@ -283,11 +349,66 @@ _KEYS_RETRY_S = 1.0
 _LOG_LINES = 20
 
 
-def _toolsets(service: Service, config: ToolRunnerConfig) -> tuple[Toolset, ...]:
-    storage = JetStreamStorage(
-        service.bus, bytes_max=config.limits.kv_bytes, replicas=config.limits.kv_replicas
+def _stores(service: Service, config: ToolRunnerConfig) -> Stores:
+    stores = open_stores(service.bus, config.storage, config.limits)
+    service.tasks.spawn(stores.run(), name="storage", fatal=True)
+    service.on_stop(stores.close)
+    secrets = AwsSecrets(config.storage.aws)
+    use_remote_secrets(secrets)
+    service.on_stop(secrets.close)
+    _bridge(service, stores, config)
+    return stores
+
+
+def _bridge(service: Service, stores: Stores, config: ToolRunnerConfig) -> None:
+    """Events of a tenant to and from a Redis, where one is configured."""
+    table = config.redis
+    if not table.enabled:
+        return
+    problem = bridge_problem(table) or ("" if table.tenant else "tenant: missing")
+    if problem:
+        key, _, reason = problem.partition(": ")
+        raise ConfigError("", f"redis.{key}", reason)
+    # Only who has a bridge pays for the import of a client.
+    from tool_runner.drivers.redis_bridge import RedisBridge  # noqa: PLC0415
+
+    bridge = RedisBridge(
+        service.bus,
+        stores.events,
+        table,
+        password=lambda: secret(table.password, "redis") if table.password else "",
+        count=lambda direction, outcome: service.metrics.add(
+            "mesh_bridge_messages", direction, outcome
+        ),
     )
-    known = {"kv": lambda: kv.toolset(storage), "echo": echo.toolset}
+    service.add_health_check("redis", lambda: bridge.status, required=False)
+
+    async def begin() -> None:
+        service.tasks.spawn(bridge.run(), name="redis-bridge", fatal=True)
+
+    service.on_ready(begin)
+
+
+def _toolsets(service: Service, stores: Stores, config: ToolRunnerConfig) -> tuple[Toolset, ...]:
+    def with_artifacts() -> Toolset:
+        updates = Updates(service.bus, "artifacts")
+        service.tasks.spawn(updates.run(), name="artifact-updates", fatal=True)
+        return artifacts.toolset(stores.artifacts, updates.tell)
+
+    def with_events() -> Toolset:
+        updates = Updates(service.bus, "events")
+        watch = TopicWatch(service.bus, updates.tell)
+        service.tasks.spawn(updates.run(), name="event-updates", fatal=True)
+        service.tasks.spawn(watch.run(), name="topic-watch", fatal=True)
+        service.on_stop(watch.close)
+        return events.toolset(stores.events, watch)
+
+    known = {
+        "kv": lambda: kv.toolset(stores.values),
+        "artifacts": with_artifacts,
+        "events": with_events,
+        "echo": echo.toolset,
+    }
     unknown = [name for name in config.runner.toolsets if name not in known]
     if unknown:
         raise ConfigError(

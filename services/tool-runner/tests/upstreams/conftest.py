@@ -40,6 +40,7 @@ def _load(name: str) -> Any:
 
 
 scripted = _load("scripted")
+authority = _load("authority")
 
 
 class Recorder:
@@ -199,8 +200,7 @@ class Net:
     async def close(self) -> None:
         for upstream in self.upstreams:
             await upstream.close()
-        for served in self._servers:
-            await served.stop()
+        await asyncio.gather(*(served.stop() for served in self._servers))
         await self._cleanup.aclose()
         await self.children.close()
 
@@ -211,3 +211,10 @@ async def net() -> AsyncIterator[Net]:
     yield one
     await one.close()
     gc.collect()  # a response that nobody closed warns when it goes: in this test, not the next
+
+
+@pytest.fixture
+async def scene(net: Net, monkeypatch: pytest.MonkeyPatch) -> Any:
+    """An MCP server behind a guard, and the authorization server that it trusts."""
+    monkeypatch.setenv("FAR_SECRET", "s:cret/")
+    return await authority.Scene(net, scripted.New()).set()

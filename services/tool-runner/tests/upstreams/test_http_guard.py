@@ -239,9 +239,6 @@ async def test_token_is_renewed_when_it_expires(net, monkeypatch) -> None:
 
 
 async def test_token_is_renewed_once_when_the_server_refuses_it(net, monkeypatch) -> None:
-    from tool_runner.upstreams import oauth
-
-    monkeypatch.setattr(oauth, "REFETCH_S", 0.0)
     authority, client = await tokens(net, monkeypatch)
     server, url = await net.new(token="token-1")
     upstream = await net.started(url, oauth=client)

@@ -94,7 +94,7 @@ class View:
             resource = self.table.resource(uri)
         if resource is None:
             raise MeshError(ErrorKind.NOT_FOUND, "unknown resource", data={"uri": clip(uri, 2_048)})
-        denial = self._denial(resource.server, resource.name)
+        denial = self._denial(resource.server, resource.name, resource.permission)
         if denial is not None:
             raise _denied("resource", denial, uri=clip(uri, 2_048))
         return resource
@@ -108,7 +108,7 @@ class View:
         template = self.table.template(uri_template)
         if template is None:
             raise MeshError(ErrorKind.PARAMS, f"unknown resource template: {clip(uri_template)}")
-        denial = self._denial(template.server, template.listed)
+        denial = self._denial(template.server, template.listed, template.permission)
         if denial is not None:
             raise _denied("resource template", denial)
         return template
@@ -132,12 +132,16 @@ class View:
         return [
             one
             for one in self.table.resources.values()
-            if self._denial(one.server, one.name) is None
+            if self._denial(one.server, one.name, one.permission) is None
         ]
 
     def templates(self) -> list[Template]:
         """Every template whose resources may be read."""
-        return [one for one in self.table.templates if self._denial(one.server, one.listed) is None]
+        return [
+            one
+            for one in self.table.templates
+            if self._denial(one.server, one.listed, one.permission) is None
+        ]
 
 
 def _denied(what: str, denial: Denial, **data: str) -> MeshError:

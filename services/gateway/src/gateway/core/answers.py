@@ -1,5 +1,7 @@
 """What came back from a server: its result untouched, or its error as it gave it."""
 
+from collections.abc import Mapping
+
 import msgspec
 
 from mcp_proto.convert.results import COMPLETE_HEAD
@@ -12,6 +14,9 @@ __all__ = ["UPSTREAM_INFO", "AnsweredError", "Signature", "result_of"]
 
 UPSTREAM_INFO = "mesh/upstreamInfo"
 """Where the upstream's own ``serverInfo`` goes: in what a client gets, ours is the gateway's."""
+
+
+_LARGE_BYTES = 64 * 1024
 
 
 class AnsweredError(MeshError):
@@ -96,7 +101,9 @@ class Signature:
         Raises:
             MeshError: ``upstream`` when it is no object.
         """
-        data = bytes(result)
+        if type(result) is not bytes or len(result) > _LARGE_BYTES:
+            return self._sign_parsed(result, server)
+        data = result
         try:
             # On the path of every call: ``find`` takes half the time of ``in``.
             if (
@@ -105,18 +112,31 @@ class Signature:
                 and data.find(b"\\u") < 0
             ):
                 return b"%b%b,%b" % (COMPLETE_HEAD, self._meta, data[len(COMPLETE_HEAD) :])
-            found = pick(data, "_meta", "resultType")
-            own = {SERVER_INFO: self._info}
-            meta = found.get("_meta")
-            if meta is not None and bytes(meta) != b"null":
-                theirs = pick(meta, SERVER_INFO).get(SERVER_INFO)
-                if theirs is not None:
-                    own[UPSTREAM_INFO] = bytes(theirs)
-            else:
-                meta = msgspec.Raw(b"{}")
-            members = {"_meta": splice(meta, own)}
-            if "resultType" not in found:
-                members["resultType"] = b'"complete"'
-            return splice(data, members)
+            return self._spliced(data, pick(data, "_meta", "resultType"))
         except MeshError:
             raise _unusable(server, "gave a result that is no object") from None
+
+    def _sign_parsed(self, result: bytes | msgspec.Raw, server: str) -> bytes:
+        """The same by a parser: of a large result faster than a search, and one copy."""
+        try:
+            found = pick(result, "_meta", "resultType")
+            data, cut = memoryview(result), len(COMPLETE_HEAD)
+            if bytes(data[:cut]) == COMPLETE_HEAD and "_meta" not in found:
+                return b"".join((COMPLETE_HEAD, self._meta, b",", data[cut:]))
+            return self._spliced(result, found)
+        except MeshError:
+            raise _unusable(server, "gave a result that is no object") from None
+
+    def _spliced(self, data: bytes | msgspec.Raw, found: Mapping[str, msgspec.Raw]) -> bytes:
+        own = {SERVER_INFO: self._info}
+        meta = found.get("_meta")
+        if meta is not None and bytes(meta) != b"null":
+            theirs = pick(meta, SERVER_INFO).get(SERVER_INFO)
+            if theirs is not None:
+                own[UPSTREAM_INFO] = bytes(theirs)
+        else:
+            meta = msgspec.Raw(b"{}")
+        members = {"_meta": splice(meta, own)}
+        if "resultType" not in found:
+            members["resultType"] = b'"complete"'
+        return splice(data, members)

@@ -9,7 +9,7 @@ other server, and the alias ``server:tool`` on input for all. Not here: who may 
 (``access``), what a list looks like (``merge``).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from urllib.parse import quote
 
 import msgspec
@@ -46,12 +46,14 @@ class Item(msgspec.Struct, frozen=True, kw_only=True):
         server: owner; decides the subject.
         name: the owner's own name or URI.
         entry: the definition as listed.
+        permission: needed beside the tool rules; "" = what a tool without one needs.
     """
 
     listed: str
     server: str
     name: str
     entry: bytes
+    permission: str = ""
 
 
 class Tool(msgspec.Struct, frozen=True, kw_only=True):
@@ -74,12 +76,13 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource template; ``pattern`` matches the URIs it makes."""
+    """A resource template; ``pattern`` matches the URIs it makes, ``permission`` as in ``Item``."""
 
     listed: str
     server: str
     pattern: UriPattern
     entry: bytes
+    permission: str = ""
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -133,8 +136,9 @@ def offer(catalog: Catalog) -> Offer:
             )
         )
     prompts = _items(server, catalog.prompts, "name", prefixed=catalog.prefixed)
-    resources = _items(server, catalog.resources, "uri", prefixed=False)
-    templates = _templates(server, catalog.resource_templates)
+    needed = catalog.resource_permission
+    resources = _items(server, catalog.resources, "uri", prefixed=False, permission=needed)
+    templates = _templates(server, catalog.resource_templates, needed)
     given = len(catalog.prompts) + len(catalog.resources) + len(catalog.resource_templates)
     return Offer(
         server=server,
@@ -153,13 +157,31 @@ def offer(catalog: Catalog) -> Offer:
     )
 
 
+def _shares(offers: Sequence[Offer]) -> dict[int, int]:
+    """Tools each offer (by ``id``) may list where all together are too many; {} where they are not.
+
+    Max-min fair: whoever has less than an equal part keeps all, and leaves the rest to the others.
+    """
+    left = TOOLS_PER_TENANT_MAX
+    if sum(len(one.tools) for one in offers) <= left:
+        return {}
+    shares: dict[int, int] = {}
+    fewest_first = sorted(offers, key=lambda one: (len(one.tools), one.server))
+    for at, one in enumerate(fewest_first):
+        shares[id(one)] = min(len(one.tools), left // (len(offers) - at))
+        left -= shares[id(one)]
+    return shares
+
+
 class Table:
     """What one tenant can reach, by every name a client may use.
 
     Where two servers have one URI, the first by server name keeps it and the others are listed
     as ``mesh://{server}/{escaped URI}``; a tool or prompt name that is taken is left out and
-    counted in ``hidden``. Built-in names come first, then prefixed ones, which only an over-long
-    or odd name can take from each other, then those of servers mounted without a prefix.
+    counted in ``hidden``. Where all tools together are too many, the servers with the most of
+    them list fewer, so that one with thousands pushes out nobody's few. Built-in names come first,
+    then prefixed ones, which only an over-long or odd name can take from each other, then those
+    of servers mounted without a prefix.
 
     Args:
         tenant: whose table.
@@ -192,8 +214,9 @@ class Table:
         self._tool_pairs: dict[str, Tool] = {}
         self._prompt_pairs: dict[str, Item] = {}
         self._subjects: dict[str, str] = {}
+        shares = _shares(self.offers)
         for one in sorted(self.offers, key=lambda one: one.rank):
-            self._add_names(one)
+            self._add_names(one, shares.get(id(one), TOOLS_PER_TENANT_MAX))
         for one in self.offers:
             self._add_uris(one)
         if self.relisted:
@@ -201,11 +224,13 @@ class Table:
         # The most literal template wins, so that a catch-all of one server hides no other.
         self.templates.sort(key=lambda one: (-one.pattern.literal_chars, one.listed, one.server))
 
-    def _add_names(self, one: Offer) -> None:
+    def _add_names(self, one: Offer, share: int) -> None:
         for tool in one.tools:
-            if len(self.tools) >= TOOLS_PER_TENANT_MAX or tool.listed in self.tools:
+            full = share <= 0 or len(self.tools) >= TOOLS_PER_TENANT_MAX
+            if full or tool.listed in self.tools:
                 self.hidden += 1
                 continue
+            share -= 1
             self.tools[tool.listed] = tool
             if self._aliases:
                 self._tool_pairs[f"{tool.server}:{tool.name}"] = tool
@@ -265,7 +290,13 @@ class Table:
             return None
         for template in self.templates:
             if template.pattern.matches(uri):
-                return Item(listed=uri, server=template.server, name=uri, entry=b"")
+                return Item(
+                    listed=uri,
+                    server=template.server,
+                    name=uri,
+                    entry=b"",
+                    permission=template.permission,
+                )
         return None
 
     def template(self, uri_template: str) -> Template | None:
@@ -286,7 +317,12 @@ class Table:
 
 
 def _items(
-    server: str, raws: Iterable[msgspec.Raw], key: str, *, prefixed: bool
+    server: str,
+    raws: Iterable[msgspec.Raw],
+    key: str,
+    *,
+    prefixed: bool,
+    permission: str = "",
 ) -> tuple[Item, ...]:
     found: list[Item] = []
     for raw in raws:
@@ -296,18 +332,26 @@ def _items(
         listed = listed_name(server, name) if prefixed else name
         entry = renamed(raw, key, listed)
         if entry is not None:
-            found.append(Item(listed=listed, server=server, name=name, entry=entry))
+            found.append(
+                Item(listed=listed, server=server, name=name, entry=entry, permission=permission)
+            )
     return tuple(found)
 
 
-def _templates(server: str, raws: Iterable[msgspec.Raw]) -> tuple[Template, ...]:
+def _templates(server: str, raws: Iterable[msgspec.Raw], permission: str) -> tuple[Template, ...]:
     found: list[Template] = []
     for raw in raws:
         text = _text(raw, "uriTemplate")
         if text is None or len(text) > URI_CHARS_MAX:
             continue
         found.append(
-            Template(listed=text, server=server, pattern=uri_pattern(text), entry=bytes(raw))
+            Template(
+                listed=text,
+                server=server,
+                pattern=uri_pattern(text),
+                entry=bytes(raw),
+                permission=permission,
+            )
         )
     return tuple(found)
 

@@ -47,9 +47,13 @@ SERVER = "mesh/server"
 ABANDON = "mesh/abandon"
 """In ``_meta`` of a repeat: no answers will come, whoever waits for them may stop."""
 
+_HEAD_BYTES = len(COMPLETE_HEAD)
 _ASKS = b"input_required"
+_DONE = b'"complete"'
 _STATE = "requestState"
 _RESPONSES = "inputResponses"
+_LARGE_BYTES = 64 * 1024
+"""Above it one pass of a parser is faster than the search for one word."""
 _NOT_DIGESTED = frozenset(("_meta", _STATE, _RESPONSES, "name", "uri"))
 """The name is compared by itself, as the server knows it: it has several spellings here."""
 
@@ -100,22 +104,39 @@ class _Parked(msgspec.Struct, frozen=True):
     instance: str
 
 
+class _Repeated(msgspec.Struct, frozen=True, gc=False):
+    state: msgspec.Raw = msgspec.field(name=_STATE, default=ABSENT)
+    responses: msgspec.Raw = msgspec.field(name=_RESPONSES, default=ABSENT)
+
+
+_REPEATED = msgspec.json.Decoder(_Repeated)
+
+
 def may_ask(result: bytes | msgspec.Raw) -> bool:
     """Quick test for ``resultType: input_required``; never False for one."""
-    data = bytes(result)
-    if data.startswith(COMPLETE_HEAD):
+    # A large one comes as it was cut out of its answer: its head is read without a copy of it.
+    head = result if type(result) is bytes else bytes(memoryview(result)[:_HEAD_BYTES])
+    if head.startswith(COMPLETE_HEAD):
         return False
+    data = bytes(result)
+    if len(data) > _LARGE_BYTES:
+        try:
+            return bytes(pick(data, "resultType").get("resultType", _DONE)) != _DONE
+        except MeshError:
+            return True
     return _ASKS in data or b"\\u" in data
 
 
 def carries_input(params: bytes | msgspec.Raw) -> bool:
-    """Quick test whether params repeat a call with answers or a state; never False for them."""
-    # On the path of every call: ``find`` takes half the time of ``in``.
-    data = bytes(params)
-    if data.find(b'"requestState"') >= 0 or data.find(b'"inputResponses"') >= 0:
-        return True
-    # An escaped spelling of a key must not pass by the seal. One byte is found ten times faster.
-    return data.find(b"\\") >= 0 and b"\\u" in data and bool(pick(data, _STATE, _RESPONSES))
+    """Whether params repeat a call with answers or a state, in whatever spelling of the keys.
+
+    On the path of every call: a parser that skips all values is faster than the search for words.
+    """
+    try:
+        found = _REPEATED.decode(params)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return False  # absent, or no object: nothing that carries anything
+    return found.state is not ABSENT or found.responses is not ABSENT
 
 
 def asked_of(result: bytes | msgspec.Raw, server: str) -> Asked | None:

@@ -172,31 +172,30 @@ class Interests(Generic[L]):
     def hearing(self, server: Server, uri: str) -> list[tuple[L, str]]:
         """Who is told that ``uri`` changed, and as which URI.
 
-        A server may name a part of what is watched (MCP, "Resources"): the nearest watched
-        resource above it counts then, and its listeners get the part's own name where the
-        resource is listed under its own.
+        A server may name a part of what is watched (MCP, "Resources"): whoever watches something
+        above it is told too, under the part's own name where the resource is listed under its
+        own. What one client watches takes nothing away from another.
         """
         known = self._servers.get(server)
         if known is None:
             return []
+        told: dict[tuple[L, str], None] = {}
         exact = known.get(uri)
         if exact is not None:
-            return [(who, name) for who, names in exact.listeners.items() for name in names]
-        above = _nearest(known, uri)
-        if above is None:
-            return []
-        return [
-            (who, uri if name == above.uri else name)
-            for who, names in above.listeners.items()
-            for name in names
-        ]
+            told.update(
+                ((who, name), None) for who, names in exact.listeners.items() for name in names
+            )
+        for above in _above(known, uri):
+            for who, names in above.listeners.items():
+                told.update(((who, uri if name == above.uri else name), None) for name in names)
+        return list(told)
 
 
-def _nearest(known: dict[str, Interest[L]], uri: str) -> Interest[L] | None:
+def _above(known: dict[str, Interest[L]], uri: str) -> Iterator[Interest[L]]:
     at = len(uri)
     while (at := uri.rfind("/", 0, at)) > 0:
         # A resource may be named with or without the slash at its end.
-        found = known.get(uri[: at + 1]) or known.get(uri[:at])
-        if found is not None:
-            return found
-    return None
+        for name in (uri[: at + 1], uri[:at]):
+            found = known.get(name) if name != uri else None
+            if found is not None:
+                yield found

@@ -28,18 +28,41 @@ COUNTED_BYTES = 64 * 1024
 class Gate:
     """One connection: its rate, its requests in flight, its unfinished bytes."""
 
-    __slots__ = ("_edge", "_inflight", "_rate", "held", "shed", "source")
+    __slots__ = (
+        "_edge",
+        "_inflight",
+        "_limits",
+        "_rate",
+        "held",
+        "principal",
+        "shed",
+        "source",
+        "tenant",
+    )
 
     def __init__(self, edge: "EdgeGate", limits: LimitsConfig, source: str) -> None:
         self._edge = edge
+        self._limits = limits
         self._rate = TokenBucket(rate=limits.rate_per_second, burst=limits.burst)
         self._inflight = Bulkhead(
             limit=limits.inflight, name="requests of this connection", retry_after_s=BUSY_RETRY_S
         )
         self.source = source
+        self.tenant = self.principal = ""
+        """Who used it last; "" = nobody yet."""
         self.held = 0
         self.shed: Callable[[MeshError], object] | None = None
         """Ends the connection with an error; called when it holds too much."""
+
+    def own(self, tenant: str, principal: str) -> None:
+        """Count the connection as this principal's from now on.
+
+        Raises:
+            MeshError: ``overloaded``: the principal or the tenant has its share. The connection
+                has to be ended then.
+        """
+        if self.principal != principal or self.tenant != tenant:
+            self._edge.change_owner(self, tenant, principal)
 
     def hold(self, size: int) -> None:
         """Say how many bytes of an unfinished line or body are kept now.
@@ -63,6 +86,8 @@ class Gate:
         Raises:
             MeshError: ``overloaded`` with the exact time to wait.
         """
+        if self._limits is not self._edge.limits:
+            self._change_limits(self._edge.limits)
         wait_s = self._rate.admit(now)
         if wait_s:
             raise MeshError(
@@ -71,6 +96,12 @@ class Gate:
                 data={"limit": "rate"},
                 retry_after_s=wait_s,
             )
+
+    def _change_limits(self, limits: LimitsConfig) -> None:
+        """The edge has other limits now: a connection takes them over with its next message."""
+        self._limits = limits
+        self._rate = TokenBucket(rate=limits.rate_per_second, burst=limits.burst)
+        self._inflight.limit = limits.inflight
 
     def enter(self) -> None:
         """Take a place for one request; every success needs one ``leave``.
@@ -104,8 +135,11 @@ class EdgeGate:
     """One edge: its connections, by source, and its requests in flight."""
 
     def __init__(self, limits: LimitsConfig) -> None:
-        self._limits = limits
+        self.limits = limits
         self._sources: Counter[str] = Counter()
+        self._tenants: Counter[str] = Counter()
+        self._principals: Counter[tuple[str, str]] = Counter()
+        self._of_tenant, self._of_principal = _shares(limits)
         self._held: dict[Gate, None] = {}
         self._held_bytes = 0
         self._held_sources: Counter[str] = Counter()
@@ -113,6 +147,12 @@ class EdgeGate:
         self.inflight = Bulkhead(
             limit=limits.inflight_edge, name="requests of this edge", retry_after_s=BUSY_RETRY_S
         )
+
+    def change_limits(self, limits: LimitsConfig) -> None:
+        """Judge by other limits from now on; who is in stays in."""
+        self.limits = limits
+        self._of_tenant, self._of_principal = _shares(limits)
+        self.inflight.limit = limits.inflight_edge
 
     def connect(self, source: str) -> Gate:
         """Let a connection in; every success needs one ``disconnect``.
@@ -123,14 +163,14 @@ class EdgeGate:
         Raises:
             MeshError: ``overloaded``.
         """
-        if self.connections >= self._limits.connections:
+        if self.connections >= self.limits.connections:
             raise MeshError(
                 ErrorKind.OVERLOADED,
                 "the gateway takes no more connections",
                 data={"limit": "connections"},
                 retry_after_s=FULL_RETRY_S,
             )
-        if self._sources[source] >= self._limits.connections_per_source:
+        if self._sources[source] >= self.limits.connections_per_source:
             raise MeshError(
                 ErrorKind.OVERLOADED,
                 "too many connections from this address",
@@ -139,7 +179,34 @@ class EdgeGate:
             )
         self.connections += 1
         self._sources[source] += 1
-        return Gate(self, self._limits, source)
+        return Gate(self, self.limits, source)
+
+    def change_owner(self, gate: Gate, tenant: str, principal: str) -> None:
+        """Count a connection as another principal's.
+
+        Raises:
+            MeshError: ``overloaded``; it stays whose it was.
+        """
+        if self._principals[tenant, principal] >= self._of_principal:
+            raise _shared("principal")
+        if gate.tenant != tenant and self._tenants[tenant] >= self._of_tenant:
+            raise _shared("tenant")
+        self._disown(gate)
+        self._tenants[tenant] += 1
+        self._principals[tenant, principal] += 1
+        gate.tenant, gate.principal = tenant, principal
+
+    def _disown(self, gate: Gate) -> None:
+        owner = (gate.tenant, gate.principal)
+        if owner == ("", ""):
+            return
+        self._tenants[gate.tenant] -= 1
+        self._principals[owner] -= 1
+        if not self._tenants[gate.tenant]:
+            del self._tenants[gate.tenant]
+        if not self._principals[owner]:
+            del self._principals[owner]
+        gate.tenant = gate.principal = ""
 
     def count_held(self, gate: Gate, size: int) -> None:
         """Take over what one connection holds, and end the biggest holder when it is too much."""
@@ -175,7 +242,25 @@ class EdgeGate:
         """A connection ended."""
         gate.shed = None
         gate.hold(0)
+        self._disown(gate)
         self.connections -= 1
         self._sources[gate.source] -= 1
         if self._sources[gate.source] <= 0:
             del self._sources[gate.source]
+
+
+def _shares(limits: LimitsConfig) -> tuple[int, int]:
+    """Connections of one tenant, and of one principal."""
+    return (
+        max(1, int(limits.connections * limits.tenant_share)),
+        max(1, int(limits.connections * limits.principal_share)),
+    )
+
+
+def _shared(whose: str) -> MeshError:
+    return MeshError(
+        ErrorKind.OVERLOADED,
+        f"too many connections of this {whose}",
+        data={"limit": f"{whose}_share"},
+        retry_after_s=FULL_RETRY_S,
+    )

@@ -94,25 +94,27 @@ class Exchange:
             return self._checked(body)
         loop = asyncio.get_running_loop()
         began = loop.time()
-        pieces = bytearray(body)
         try:
-            return bytes(await self._rest(pieces, began, limit_s))
+            return b"".join(await self._rest(body, began, limit_s))
         finally:
             self.connection.gate.hold(0)
 
-    async def _rest(self, pieces: bytearray, began: float, limit_s: float) -> bytearray:
+    async def _rest(self, first: bytes, began: float, limit_s: float) -> list[bytes]:
         loop = asyncio.get_running_loop()
+        pieces, held = [first], len(first)
         more = True
         while more:
             spent = loop.time() - began
-            if spent > SLOW_AFTER_S and len(pieces) < (spent - SLOW_AFTER_S) * SLOW_BYTES_PER_S:
+            if spent > SLOW_AFTER_S and held < (spent - SLOW_AFTER_S) * SLOW_BYTES_PER_S:
                 raise _too_slow()
             message = await self._receive_once(min(limit_s - spent, SLOW_AFTER_S))
-            pieces += message.get("body", b"")
+            piece: bytes = message.get("body", b"")
+            pieces.append(piece)
+            held += len(piece)
             more = bool(message.get("more_body"))
-            if len(pieces) > EDGE_MESSAGE_BYTES:
+            if held > EDGE_MESSAGE_BYTES:
                 raise _too_large()
-            self.connection.gate.hold(len(pieces))
+            self.connection.gate.hold(held)
         return pieces
 
     async def _receive_once(self, limit_s: float) -> MutableMapping[str, Any]:

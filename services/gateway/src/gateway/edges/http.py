@@ -47,6 +47,15 @@ class HttpEdge:
         metrics: Metrics,
         draining: Callable[[], bool] = lambda: False,
     ) -> None:
+        self._take(config)
+        self._backend = backend
+        self._mcp = McpRoute(backend=backend, sessions=sessions, limits=config.limits, peers=peers)
+        self._plain = PlainRoutes(
+            backend=backend, health=health, metrics=metrics, limits=config.limits
+        )
+        self.server = HttpServer(config.http, config.limits, self, draining=draining)
+
+    def _take(self, config: GatewayConfig) -> None:
         http = config.http
         self._rules = HostRules.of(
             host=http.host,
@@ -55,12 +64,13 @@ class HttpEdge:
             origins=(*http.allowed_origins, *http.cors_origins),
         )
         self._cors = frozenset(origin.lower().rstrip("/") for origin in http.cors_origins)
-        self._backend = backend
-        self._mcp = McpRoute(backend=backend, sessions=sessions, limits=config.limits, peers=peers)
-        self._plain = PlainRoutes(
-            backend=backend, health=health, metrics=metrics, limits=config.limits
-        )
-        self.server = HttpServer(http, config.limits, self, draining=draining)
+        self._metrics_path = config.metrics.path if config.metrics.enabled else ""
+
+    def change(self, config: GatewayConfig) -> None:
+        """Other origins, limits and path of the metrics from now on; who is in stays in."""
+        self._take(config)
+        self.server.limits = config.limits
+        self.server.gate.change_limits(config.limits)
 
     @property
     def port(self) -> int:
@@ -122,10 +132,10 @@ class HttpEdge:
             await self._mcp.serve(exchange, await self._caller(exchange))
         elif path.startswith("/tools/"):
             await self._plain.call_tool(exchange, await self._caller(exchange))
-        elif path in {"/health", "/ready", "/metrics"}:
+        elif path in {"/health", "/ready", self._metrics_path}:
             if not is_loopback(exchange.connection.source):
                 await self._caller(exchange)
-            await self._plain.report(exchange)
+            await self._plain.report(exchange, metrics=path == self._metrics_path)
         else:
             raise Refused(404, MeshError(ErrorKind.NOT_FOUND, "no such path"))
 
@@ -133,7 +143,7 @@ class HttpEdge:
         """Who calls, or a refusal with the status the transport has for it."""
         try:
             credential = httprules.bearer(exchange.heads.get(b"authorization"))
-            return self._backend.known(credential) or await self._backend.caller(credential)
+            caller = self._backend.known(credential) or await self._backend.caller(credential)
         except MeshError as error:
             if error.kind is not ErrorKind.UNAUTHENTICATED:
                 raise Refused(error.http_status, error) from None
@@ -142,6 +152,11 @@ class HttpEdge:
                 b'Bearer realm="mcp", error="invalid_token"' if sent else b'Bearer realm="mcp"'
             )
             raise Refused(401, error, ((b"www-authenticate", challenge),)) from None
+        try:
+            exchange.connection.gate.own(caller.tenant, caller.principal)
+        except MeshError as error:
+            raise Refused(error.http_status, error, ((b"connection", b"close"),)) from None
+        return caller
 
     def _cors_headers(self, origin: bytes) -> Headers:
         if origin.decode("latin-1").lower() not in self._cors:

@@ -36,6 +36,8 @@ REFUSED_S = 1.0
 """How long a refused client may go on sending before the connection is closed."""
 CLOSE_LOOK_S = 0.01
 CLOSE_LOOKS = 50
+LARGE_BYTES = 256 * 1024
+"""Bodies above this size are not copied to leave in one write with their head."""
 BACKLOG = 1_024
 STATE = "mesh.connection"
 """Key of the ``HttpConnection`` in the ASGI scope."""
@@ -89,7 +91,11 @@ def write_whole(cycle: RequestResponseCycle, status: int, body: bytes) -> bool:
     cycle.response_started = cycle.response_complete = True
     cycle.waiting_for_100_continue = False
     alive = b"\r\n\r\n" if cycle.keep_alive else b"\r\nconnection: close\r\n\r\n"
-    cycle.transport.write(b"%b%d%b%b" % (_JSON_HEAD[status], len(body), alive, body))
+    if len(body) > LARGE_BYTES:  # not copied once more
+        cycle.transport.write(b"%b%d%b" % (_JSON_HEAD[status], len(body), alive))
+        cycle.transport.write(body)
+    else:
+        cycle.transport.write(b"%b%d%b%b" % (_JSON_HEAD[status], len(body), alive, body))
     cycle.message_event.set()
     if not cycle.keep_alive:
         cycle.transport.close()
@@ -115,7 +121,10 @@ class _JoinedWrites:
 
     def write(self, data: bytes) -> None:
         if self._held:
-            data, self._held = self._held + data, b""
+            if len(data) > LARGE_BYTES:
+                self._release()  # a copy of the body would cost more than one more write
+            else:
+                data, self._held = self._held + data, b""
         elif data.startswith(b"HTTP/1.1 ") and data.endswith(b"\r\n\r\n"):
             self._held = data
             self._loop.call_soon(self._release)

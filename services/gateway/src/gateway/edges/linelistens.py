@@ -75,6 +75,8 @@ class LineListens:
         self._notice = notice
         self._on_cut = on_cut
         self._held: dict[RequestId | None, _Held] = {}
+        self.ids = self._held.keys()
+        """Ids of the open listens, always as they are now: looked into for every request."""
         self._caller: Caller | None = None
         self.endpoint = ""
 

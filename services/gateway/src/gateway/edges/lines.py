@@ -108,6 +108,7 @@ class LineConnection:
         self._era = StreamEra(kind, self._session)
         self._stamp = EnvelopeStamp()
         self._running: dict[_Key, asyncio.Task[None]] = {}
+        self._owner: Caller | None = None
         self._listens = LineListens(
             backend, send=self._send, notice=self._writer.notice, on_cut=self._on_cut
         )
@@ -229,7 +230,7 @@ class LineConnection:
         request_id = request.id
         try:
             self._gate.pace(self._clock.monotonic())
-            if request_id in self._running or request_id in self._listens:
+            if request_id in self._running or request_id in self._listens.ids:
                 raise MeshError(ErrorKind.REQUEST, "a request with this id is in flight")
             self._start(request_id, self._answer(request))
         except MeshError as error:
@@ -320,9 +321,19 @@ class LineConnection:
         caller = self._backend.known(self._credential, tenant)
         if caller is None:
             caller = await self._backend.caller(self._credential, tenant)
+        if caller is not self._owner:
+            self._own(caller)
         if tenant or request.user_id is not msgspec.UNSET:
             eras.check_claims(request, tenant=caller.tenant, principal=caller.principal)
         return caller
+
+    def _own(self, caller: Caller) -> None:
+        try:
+            self._gate.own(caller.tenant, caller.principal)
+        except MeshError:
+            self._ending = True  # the answer is the last line
+            raise
+        self._owner = caller
 
     async def _initialize(self, request: Request) -> bytes:
         caller = await self._caller(request)
@@ -374,6 +385,7 @@ class LineConnection:
             owner_of(caller)
         ):
             raise MeshError(ErrorKind.REQUEST, "the session belongs to another principal")
+        self._own(caller)
         self._credential = token
         return msgspec.json.encode(
             {

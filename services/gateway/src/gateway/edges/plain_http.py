@@ -96,8 +96,8 @@ class PlainRoutes:
             result = await self._inputs.complete(result, request, caller, None, None)
         return to_legacy_result("tools/call", result, NEWEST_LEGACY)
 
-    async def report(self, exchange: Exchange) -> None:
-        """`GET /health`, `/ready`, `/metrics`.
+    async def report(self, exchange: Exchange, *, metrics: bool) -> None:
+        """`GET /health`, `/ready`, and the metrics, whose path is configured.
 
         Raises:
             Refused: another method.
@@ -105,7 +105,7 @@ class PlainRoutes:
         if exchange.method not in {"GET", "HEAD"}:
             error = MeshError(ErrorKind.REQUEST, "use GET")
             raise Refused(405, error, ((b"allow", b"GET, HEAD"),))
-        if exchange.path == "/metrics":
+        if metrics:
             text = self._metrics.text()
             await exchange.plain(200, text, CONTENT_TYPE.encode())
         elif exchange.path == "/ready":

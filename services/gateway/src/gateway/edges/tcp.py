@@ -66,6 +66,11 @@ class TcpEdge:
         assert self._server is not None
         return int(self._server.sockets[0].getsockname()[1])
 
+    def change_limits(self, limits: LimitsConfig) -> None:
+        """Judge by other limits from now on."""
+        self._limits = limits
+        self._gate.change_limits(limits)
+
     async def start(self) -> None:
         """Listen.
 

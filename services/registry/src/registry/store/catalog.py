@@ -67,13 +67,13 @@ class CatalogStore:
         self._gap_at = 0.0
 
     @classmethod
-    async def open(cls, bus: Bus, *, replicas: int) -> "CatalogStore":
-        """Ensure the bucket and load it.
+    async def open(cls, bus: Bus) -> "CatalogStore":
+        """Load the bucket.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: the bucket is not there, or cannot be read.
         """
-        store = cls(await KV.ensure(bus, buckets.CATALOG, replicas=replicas))
+        store = cls(await KV.open(bus, buckets.CATALOG))
         watch = await store._kv.watch(on_entry=store._on_entry, on_reset=store._on_reset)
         store._watch = watch
         await watch.ready

@@ -10,6 +10,7 @@ import msgspec
 from mcp_proto import buckets
 from mcp_proto.contracts.registry import RestartRecord, ServerDefinition, restart_key
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bucket_change import change_entry
 from mesh_chassis.bucket_view import BucketView
@@ -36,13 +37,13 @@ class DefinitionStore:
         self._view: BucketView[ServerDefinition] = BucketView(kv, _read)
 
     @classmethod
-    async def open(cls, bus: Bus, *, replicas: int) -> "DefinitionStore":
-        """Ensure the bucket and load it.
+    async def open(cls, bus: Bus) -> "DefinitionStore":
+        """Load the bucket.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: the bucket is not there, or cannot be read.
         """
-        store = cls(await KV.ensure(bus, buckets.SERVERS, replicas=replicas))
+        store = cls(await KV.open(bus, buckets.SERVERS))
         await store._view.start()
         return store
 
@@ -93,6 +94,39 @@ class DefinitionStore:
         stored = await self._change(definition.tenant, definition.name, change)
         assert stored is not None
         return stored
+
+    async def put_found(self, definition: ServerDefinition) -> None:
+        """Write a definition that was found, unless somebody wrote one of that name.
+
+        Raises:
+            MeshError: ``params`` when somebody did, ``overloaded`` when there are too many.
+        """
+        if len(self.all()) >= DEFINITIONS_MAX and not self.get(definition.tenant, definition.name):
+            raise MeshError(
+                ErrorKind.OVERLOADED, f"at most {DEFINITIONS_MAX} servers can be defined"
+            )
+
+        def change(old: ServerDefinition | None) -> ServerDefinition:
+            if old is not None and not old.origin:
+                raise MeshError(ErrorKind.PARAMS, "a server of this name was added at run time")
+            generation = old.generation + 1 if old is not None else 0
+            return msgspec.structs.replace(definition, generation=generation)
+
+        await self._change(definition.tenant, definition.name, change)
+
+    async def remove_found(self, name: str) -> bool:
+        """Remove a shared definition that was found; False when there is none."""
+        found = False
+
+        def make(stored: bytes | None) -> bytes | None:
+            nonlocal found
+            found = stored is not None and bool(_DEFINITION.decode(stored).origin)
+            return None if found else stored
+
+        await change_entry(self._kv, buckets.key(PLATFORM, name), make, what=_what(name))
+        if found:
+            await self._kv.purge(restart_key(PLATFORM, name))
+        return found
 
     async def remove(self, tenant: str, name: str) -> bool:
         """Remove a definition; False when there is none."""

@@ -37,15 +37,13 @@ class InstanceStore:
         )
 
     @classmethod
-    async def open(
-        cls, bus: Bus, *, replicas: int, ttl_s: float, clock: Clock = SYSTEM
-    ) -> "InstanceStore":
-        """Ensure the bucket, now and after every reconnect, and load it.
+    async def open(cls, bus: Bus, *, ttl_s: float, clock: Clock = SYSTEM) -> "InstanceStore":
+        """Load the bucket.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: the bucket is not there, or cannot be read.
         """
-        kv = await KV.ensure(bus, buckets.INSTANCES, replicas=replicas)
+        kv = await KV.open(bus, buckets.INSTANCES)
         store = cls(bus, kv, ttl_s=ttl_s, clock=clock)
         await store._view.start()
         return store

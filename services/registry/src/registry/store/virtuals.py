@@ -34,13 +34,13 @@ class VirtualStore:
         self._view: BucketView[VirtualRecord] = BucketView(kv, lambda _, raw: _RECORD.decode(raw))
 
     @classmethod
-    async def open(cls, bus: Bus, *, replicas: int) -> "VirtualStore":
-        """Ensure the bucket and load it.
+    async def open(cls, bus: Bus) -> "VirtualStore":
+        """Load the bucket.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: the bucket is not there, or cannot be read.
         """
-        store = cls(await KV.ensure(bus, buckets.VIRTUALS, replicas=replicas))
+        store = cls(await KV.open(bus, buckets.VIRTUALS))
         await store._view.start()
         return store
 

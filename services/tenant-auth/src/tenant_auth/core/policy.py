@@ -19,7 +19,7 @@ __all__ = [
     "grant_of",
 ]
 
-_VIEWER = frozenset({"ReadKV", "GetArtifacts", "ListArtifacts"})
+_VIEWER = frozenset({"ReadKV", "GetArtifacts", "ListArtifacts", "ReadEvents"})
 _USER = _VIEWER | {"WriteKV", "PutArtifacts", "SendEvents", "CallTools"}
 _ADMIN = _USER | {"Manage"}
 
@@ -35,6 +35,8 @@ ROLES = {
 
 DEFAULT_RULES = (
     Rule(effect="allow", pattern="kv:*"),
+    Rule(effect="allow", pattern="artifacts:*"),
+    Rule(effect="allow", pattern="events:*"),
     Rule(effect="allow", pattern="echo:*"),
 )
 """Rules of a tenant created without any: the built-in tools; every other server is denied."""

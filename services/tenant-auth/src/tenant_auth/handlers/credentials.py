@@ -10,6 +10,7 @@ from collections.abc import Callable
 
 from mcp_proto.contracts.tenant_auth import (
     Authenticate,
+    CallerContext,
     Empty,
     Identity,
     KeyRecord,
@@ -63,6 +64,7 @@ class Credentials:
         static: the server's own token; None = there is none.
         tasks: parent of the writes of last uses.
         now_ms: broker time, Unix ms.
+        verify: reads a signed caller context; None = none is accepted.
     """
 
     def __init__(
@@ -75,7 +77,9 @@ class Credentials:
         static: StaticToken | None = None,
         tasks: Tasks,
         now_ms: Callable[[], int],
+        verify: Callable[[str], CallerContext] | None = None,
     ) -> None:
+        self._verify = verify
         self._accounts = accounts
         self._logins = logins
         self._peppers = peppers
@@ -94,7 +98,11 @@ class Credentials:
                 ``params.tenant``; ``bus`` when the copies are too old to decide.
         """
         self._refuse_stale()
-        identity = await self._identity(params.credential)
+        identity = (
+            await self._behind(params.context)
+            if params.context
+            else await self._identity(params.credential)
+        )
         if params.tenant not in {"", identity.tenant}:
             raise MeshError(
                 ErrorKind.DENIED,
@@ -182,6 +190,25 @@ class Credentials:
                 )
             case None:
                 raise _refused()
+
+    async def _behind(self, token: str) -> Identity:
+        """Who a signed context is for; it counts no longer than the credential behind it."""
+        if self._verify is None:
+            raise _refused()
+        context = self._verify(token)
+        if not context.cid:
+            raise _refused()
+        kind, _, name = context.cid.partition(":")
+        now_ms = self._now_ms()
+        if kind == "key":
+            key = await self._accounts.find_key(name)
+            if key is None or not _alive(key, now_ms):
+                raise _refused()
+        elif kind == "login":
+            login = await self._logins.find(name)
+            if login is None or state_of(login, now_ms) is not LoginState.ACTIVE:
+                raise _refused()
+        return self._grant(context.tid, context.sub, context.cid, context.exp)
 
     async def _key(self, parsed: ApiKey) -> KeyRecord:
         record = await self._accounts.find_key(parsed.id)

@@ -14,7 +14,7 @@ import msgspec
 from mcp_proto import buckets
 from mcp_proto.contracts.tenant_auth import Cut, KeyRecord, Principal, Tenant
 from mcp_proto.errors import ErrorKind, MeshError
-from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket import KV, START_S, Conflict
 from mesh_chassis.bucket_change import change_entry
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
@@ -45,12 +45,12 @@ class AccountStore:
 
     @classmethod
     async def open(cls, bus: Bus) -> "AccountStore":
-        """Ensure the bucket and load it.
+        """Load the bucket, once the registry has made it.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: it is not there after 30 s, or cannot be read.
         """
-        store = cls(await KV.ensure(bus, buckets.CONFIG))
+        store = cls(await KV.open(bus, buckets.CONFIG, timeout_s=START_S))
         await store._view.start()
         return store
 

@@ -11,7 +11,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from mcp_proto import buckets
 from mcp_proto.contracts.tenant_auth import SealedKey, SealingKey
 from mcp_proto.errors import MeshError
-from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket import KV, START_S, Conflict
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import open_key, seal_key
@@ -56,12 +56,12 @@ class KeyRingStore(Generic[K]):
 
     @classmethod
     async def open(cls, bus: Bus, kek: bytes, kind: KeyKind[K]) -> "KeyRingStore[K]":
-        """Ensure the bucket and load it.
+        """Load the bucket, once the registry has made it.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: it is not there after 30 s, or cannot be read.
         """
-        store = cls(await KV.ensure(bus, buckets.KEYS), kek, kind)
+        store = cls(await KV.open(bus, buckets.KEYS, timeout_s=START_S), kek, kind)
         await store._view.start()
         return store
 

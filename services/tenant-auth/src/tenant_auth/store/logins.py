@@ -6,7 +6,7 @@ from collections import Counter
 import msgspec
 
 from mcp_proto import buckets
-from mesh_chassis.bucket import KV, Conflict
+from mesh_chassis.bucket import KV, START_S, Conflict
 from mesh_chassis.bucket_view import BucketView
 from mesh_chassis.bus.connection import Bus
 from tenant_auth.core.sessions import LoginRecord, needs_touch, touched, ttl_s
@@ -30,12 +30,12 @@ class LoginStore:
 
     @classmethod
     async def open(cls, bus: Bus) -> "LoginStore":
-        """Ensure the bucket and load it.
+        """Load the bucket, once the registry has made it.
 
         Raises:
-            MeshError: the broker refuses or does not answer.
+            MeshError: it is not there after 30 s, or cannot be read.
         """
-        store = cls(await KV.ensure(bus, buckets.LOGINS))
+        store = cls(await KV.open(bus, buckets.LOGINS, timeout_s=START_S))
         await store._view.start()
         return store
 

@@ -13,6 +13,7 @@ import msgspec
 from mcp_proto.codec import decode_as, encode, pick, remove, splice
 from mcp_proto.convert.upstream import from_legacy_error, from_legacy_result
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.inputs import missing_capability
 from mcp_proto.types.meta import (
     CLIENT_CAPABILITIES,
     CLIENT_INFO,
@@ -22,7 +23,6 @@ from mcp_proto.types.meta import (
     SERVER_INFO,
 )
 from mcp_proto.versions import MODERN, NEWEST_LEGACY, Revision, revision_of
-from tool_runner.core.inputs import missing_capability
 
 __all__ = [
     "Handshake",

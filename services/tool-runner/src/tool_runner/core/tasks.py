@@ -17,10 +17,10 @@ from mcp_proto.contracts.tasks import (
     TaskRecord,
 )
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.inputs import ASKABLE, refusal
 from mcp_proto.jsonrpc import ABSENT
 from mcp_proto.types.capabilities import ClientCapabilities
 from mcp_proto.types.meta import LOG_LEVEL
-from tool_runner.core.inputs import ASKABLE, refusal
 
 __all__ = [
     "MESSAGE_CHARS_MAX",

@@ -28,6 +28,14 @@ class WatchTable:
         """Whether anybody wants to hear of it."""
         return uri in self._until
 
+    def above(self, uri: str) -> bool:
+        """Whether anybody wants to hear of something that the URI is a part of."""
+        at = len(uri)
+        while (at := uri.rfind("/", 0, at)) > 0:
+            if uri[: at + 1] in self._until or uri[:at] in self._until:
+                return True
+        return False
+
     def renew(self, uri: str, subscriber: str, now: float) -> bool:
         """Subscribe, or go on.
 

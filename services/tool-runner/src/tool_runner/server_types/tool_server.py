@@ -10,10 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 
 import msgspec
 
+from mcp_proto.asked import TOOLS_CALL
 from mcp_proto.codec import decode_as, pick
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-from tool_runner.core.requests import TOOLS_CALL
 from tool_runner.core.toolbox import Toolbox, ToolResult, ToolSpec, failure
 from tool_runner.upstreams.http_failures import failed
 from tool_runner.upstreams.upstream import Offer, Request
@@ -69,7 +69,8 @@ class ToolServer(ABC):
     async def read_offer(self) -> Offer:
         """See ``Upstream``."""
         tools = await self._list()
-        self._toolbox = Toolbox(tool.spec for tool in tools)
+        # Compiling the schemas of hundreds of tools would hold up every other call.
+        self._toolbox = await asyncio.to_thread(Toolbox, [tool.spec for tool in tools])
         self._tools = {tool.spec.name: tool for tool in tools}
         info = {"name": f"mesh-{self._definition.type}", "version": self._version}
         return Offer(

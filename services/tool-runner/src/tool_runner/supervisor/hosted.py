@@ -29,6 +29,8 @@ from tool_runner.supervisor.settings import HostSettings
 from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.core_tasks import CoreTaskTools
 from tool_runner.upstreams.factory import Life
+from tool_runner.upstreams.oauth.access import Kept
+from tool_runner.upstreams.secrets import prepare_secrets
 from tool_runner.upstreams.upstream import Offer, Request
 from tool_runner.watching import Tell, Watching
 
@@ -96,7 +98,7 @@ class HostedServer:
         self.restarts = 0
         self._last_words: list[str] = []
         self._children = children
-        self._settings = settings
+        self.settings = settings
         self._on_catalog = on_catalog
         self._on_restart = on_restart
         self._upstream: Life | None = None
@@ -113,6 +115,7 @@ class HostedServer:
         self._breaker = Breaker()
         self._legacy_until = 0.0
         self._askers = Askers()
+        self.kept = Kept()
         self._tasks = Tasks(f"server {definition.name}", tasks_max=4)
         self._loop = asyncio.get_running_loop()
         self._moved: asyncio.Future[None] = self._loop.create_future()
@@ -177,9 +180,10 @@ class HostedServer:
             return False
         return self.state is ServerState.RUNNING
 
-    def restart(self, definition: ServerDefinition) -> None:
-        """Begin a new life with this definition, also out of quarantine."""
-        self.definition = definition
+    def restart(self, definition: ServerDefinition | None = None) -> None:
+        """Begin a new life, also out of quarantine; with this definition nothing is kept."""
+        if definition is not None:
+            self.definition, self.kept = definition, Kept()
         self._again.set()
 
     async def close(self, *, drain_s: float = 0.0, at_once: bool = False) -> None:
@@ -240,7 +244,7 @@ class HostedServer:
             if not self._inflight:
                 self._idle.set()
         self._breaker.succeeded(self._loop.time())
-        fit = self._settings.fit
+        fit = self.settings.fit
         if fit is None or isinstance(answer, ErrorObject) or len(answer) <= INLINE_MAX_BYTES:
             return answer
         return await fit(self.definition, request, answer)
@@ -307,16 +311,17 @@ class HostedServer:
             self.definition,
             self._children,
             self,
-            stdio=self._settings.stdio,
-            network=self._settings.network,
-            trusted=self._settings.trusted(self.definition),
+            stdio=self.settings.stdio,
+            network=self.settings.network,
+            trusted=self.settings.trusted(self.definition),
             legacy=self.definition.era == "legacy" or self._loop.time() < self._legacy_until,
             askers=self._askers,
+            kept=self.kept,
         )
         ran_since = 0.0
         reason: str | None = "was stopped"
         try:
-            offer = await self._or_again(upstream.start())
+            offer = await self._or_again(self._begin(upstream))
             if offer is None:
                 return None
             ran_since = self._loop.time()
@@ -363,6 +368,10 @@ class HostedServer:
             "the server runs", extra={"server": self.name, "child": upstream.pid,
             "tools": len(offer.tools), "start_ms": round((self._loop.time() - self._began) * 1e3)},
         )  # fmt: skip
+
+    async def _begin(self, upstream: Life) -> Offer:
+        await prepare_secrets(self.definition)
+        return await upstream.start()
 
     async def _watch(self, upstream: Life) -> str:
         """Follow changed lists until the connection ends; why it did."""
@@ -458,7 +467,7 @@ class HostedServer:
         until = self._loop.time() + min(
             timeout_s,
             START_WAIT_S,
-            self._settings.answer_s - (self._loop.time() - self._began),
+            self.settings.answer_s - (self._loop.time() - self._began),
         )
         while self.state is ServerState.STARTING and (left_s := until - self._loop.time()) > 0:
             await asyncio.wait((self._moved,), timeout=left_s)

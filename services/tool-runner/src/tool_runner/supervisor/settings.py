@@ -5,6 +5,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.discovery import OPERATORS_OWN
 from mcp_proto.subjects import PLATFORM
 from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.stdio import StdioSettings
@@ -14,8 +15,8 @@ __all__ = ["Fit", "HostSettings", "operators_own"]
 
 
 def operators_own(definition: ServerDefinition) -> bool:
-    """Shared servers are the operator's, wherever their definition comes from."""
-    return definition.tenant == PLATFORM
+    """Shared servers are the operator's, but for those that others announced somewhere."""
+    return definition.tenant == PLATFORM and definition.origin in OPERATORS_OWN
 
 
 Fit = Callable[[ServerDefinition, Request, bytes], Awaitable[bytes]]

@@ -10,22 +10,24 @@ import msgspec
 from mcp_proto import buckets, subjects
 from mcp_proto.contracts.registry import Catalog, InstanceRecord, ServerDefinition
 from mcp_proto.contracts.tasks import policy_problem
-from mcp_proto.contracts.tool_runner import ServerView
+from mcp_proto.contracts.tool_runner import Login, LoginAnswer, ServerView
 from mcp_proto.contracts.watching import Updated
 from mcp_proto.errors import MeshError
 from mcp_proto.ids import is_server_name, is_tenant_id
-from mcp_proto.server_types import server_problem
+from mcp_proto.server_types import CUSTOM, server_problem
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.registration import Registration
 from mesh_chassis.tasks import Tasks
-from tool_runner.registration import Registration
 from tool_runner.store import DefinitionWatch, PlacementStore
 from tool_runner.supervisor.hosted import HostedServer, HostSettings, ServerState
 from tool_runner.supervisor.keeper import Keeper, Served, Surroundings
+from tool_runner.supervisor.logins import login
 from tool_runner.supervisor.probes import Probes
 from tool_runner.supervisor.settings import operators_own
 from tool_runner.upstreams.children import Children
+from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.secrets import foreign_secret
 
 __all__ = ["Supervisor", "definition_problem"]
@@ -133,6 +135,32 @@ class Supervisor:
                 )
         return views
 
+    async def login(self, asked: Login) -> LoginAnswer:
+        """A person's part of a server's OAuth, if the server is held here."""
+        keeper, _ = self._keepers.get((asked.tenant, asked.server), (None, None))
+        if keeper is None or keeper.hosted is None or not keeper.holds:
+            return LoginAnswer(held=False)
+        return await login(keeper.hosted, self._settings, asked.location)
+
+    def configure(self, configured: Iterable[ServerDefinition], network: NetworkSettings) -> None:
+        """Run these of the file from now on; a server that is defined as before is left alone.
+
+        Does not wait for what is started or ended.
+
+        Args:
+            configured: ``[[mcp_servers]]``.
+            network: when it is another one, servers that are no children begin a new life.
+        """
+        self._configured = {(one.tenant, one.name): one for one in configured}
+        if network != self._settings.network:
+            self._settings = msgspec.structs.replace(self._settings, network=network)
+            for keeper, _ in self._keepers.values():
+                if keeper.hosted is not None and not _is_child(keeper.definition):
+                    # Calls that run finish in the old life.
+                    keeper.hosted.settings = self._settings
+                    keeper.hosted.restart(keeper.definition)
+        self._nudge()
+
     async def start(self) -> None:
         """Begin; does not wait for the buckets, native tools need none of them."""
         self._tasks.spawn(self._run(), name="supervise")
@@ -205,7 +233,12 @@ class Supervisor:
             )
             for pair, one in self._configured.items()
         }
-        wanted.update(self._definitions.definitions)
+        # What was found somewhere never stands in for what this runner was told to run.
+        wanted |= {
+            pair: one
+            for pair, one in self._definitions.definitions.items()
+            if not (one.origin and pair in self._configured)
+        }
         self._problems = {}
         for pair, definition in list(wanted.items()):
             problem = definition_problem(definition, self._reserved) or foreign_secret(
@@ -273,6 +306,11 @@ class Supervisor:
 async def _tell(bus: Bus, tenant: str, server: str, event: Updated) -> None:
     """Tell every gateway of a resource."""
     await bus.publish(subjects.event(tenant, "updated", server), msgspec.json.encode(event))
+
+
+def _is_child(definition: ServerDefinition) -> bool:
+    """Whether it is a process of the runner, which no setting of the network concerns."""
+    return definition.type == CUSTOM and definition.transport == "stdio"
 
 
 def _drains(record: bytes) -> bool:

@@ -16,10 +16,10 @@ from mcp_proto.codec import encode_request, splice
 from mcp_proto.contracts.tasks import TaskHeld, TaskRecord
 from mcp_proto.envelope import Header, RequestEnvelope
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.inputs import capabilities_of
 from mcp_proto.jsonrpc import ABSENT
 from mesh_chassis.bus.connection import Bus
 from tool_runner.core import tasks as life
-from tool_runner.core.inputs import capabilities_of
 from tool_runner.tasks.store import Conflict, TaskStore
 
 __all__ = ["Execution", "ServerError", "WaitsError", "abandon"]

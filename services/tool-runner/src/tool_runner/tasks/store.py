@@ -20,7 +20,7 @@ from mesh_chassis.stored_bodies import drop_parts, read_parts, write_parts
 from mesh_chassis.watch import Watch
 from tool_runner.tasks.census import Census
 
-__all__ = ["INLINE_BYTES", "Conflict", "Seen", "Stored", "TaskStore"]
+__all__ = ["INLINE_BYTES", "OPEN_S", "Conflict", "Seen", "Stored", "TaskStore"]
 
 INLINE_BYTES = 32 * 1024
 """A result up to this size stands in the record itself: one read for a poll."""
@@ -29,6 +29,8 @@ KEPT_S = 60.0
 FILLED_SHARE = 0.8
 """Of the bucket; what is above is kept for the ends of tasks that are there."""
 FILLED_LOOK_S = 1.0
+OPEN_S = 1.0
+"""How long one try waits for the registry; the runner serves meanwhile, and tries again."""
 HEADS = "*.*.*"
 
 _RECORD = msgspec.json.Decoder(TaskRecord)
@@ -57,8 +59,13 @@ class _State(msgspec.Struct, frozen=True):
     bytes: int
 
 
+class _Config(msgspec.Struct, frozen=True):
+    max_bytes: int = -1
+
+
 class _Info(msgspec.Struct, frozen=True):
     state: _State
+    config: _Config
 
 
 class TaskStore:
@@ -83,16 +90,13 @@ class TaskStore:
         self.on_change: Callable[[str, Seen | None], None] = lambda _key, _seen: None
 
     @classmethod
-    async def open(
-        cls, bus: Bus, *, per_tenant: int, bytes_max: int = -1, replicas: int = 1
-    ) -> "TaskStore":
-        """Make the bucket and watch it; returns once its content is known.
+    async def open(cls, bus: Bus, *, per_tenant: int) -> "TaskStore":
+        """Watch the bucket; returns once its content is known.
 
         Raises:
-            MeshError: the broker cannot be asked, or has not so much disk.
+            MeshError: the registry has not made it yet, or the broker cannot be asked.
         """
-        bucket = msgspec.structs.replace(buckets.TASKS, bytes_max=bytes_max)
-        kv = await KV.ensure(bus, bucket, replicas=replicas)
+        kv = await KV.open(bus, buckets.TASKS, timeout_s=OPEN_S)
         store = cls(kv, bus, per_tenant=per_tenant)
         store._watch = await store._kv.watch(HEADS, on_entry=store._on_entry)
         await store._watch.ready
@@ -127,16 +131,16 @@ class TaskStore:
 
     async def _is_filled(self) -> bool:
         """Whether so little is left that it is kept for ends; asked once a second at most."""
-        most = self._kv.bucket.bytes_max
         now = asyncio.get_running_loop().time()
-        if most > 0 and now - self._looked_at >= FILLED_LOOK_S:
+        if now - self._looked_at >= FILLED_LOOK_S:
             self._looked_at = now
             try:
                 info = await api(self._bus, f"STREAM.INFO.{self._kv.bucket.stream}", b"", _Info)
             except ApiError as error:
                 _log.info("the size of the store of tasks is not known: %s", error)
             else:
-                self._filled = info.state.bytes >= most * FILLED_SHARE
+                most = info.config.max_bytes
+                self._filled = 0 < most * FILLED_SHARE <= info.state.bytes
         return self._filled
 
     def _full(self) -> MeshError:

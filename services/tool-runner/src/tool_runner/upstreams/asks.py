@@ -16,7 +16,7 @@ from typing import Protocol
 import msgspec
 
 from mcp_proto.errors import ErrorObject
-from tool_runner.core.inputs import ASKABLE, undeclared
+from mcp_proto.inputs import ASKABLE, undeclared
 
 __all__ = ["ASKABLE", "Answer", "Asks", "ask", "begin"]
 

@@ -1,5 +1,7 @@
 """Makes the connection that a server's definition asks for."""
 
+import functools
+import ssl
 import time
 from collections.abc import Iterable
 from typing import Protocol
@@ -8,20 +10,23 @@ from urllib.parse import urlsplit
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.subjects import PLATFORM
+from mesh_chassis.bus.connection import Bus
 from tool_runner.core.addresses import AddressRule, address_rule
 from tool_runner.core.askers import Askers
 from tool_runner.core.dialect import Handshake
 from tool_runner.upstreams.children import Children
+from tool_runner.upstreams.container import ContainerUpstream
 from tool_runner.upstreams.http import HttpSettings, HttpUpstream
-from tool_runner.upstreams.http_link import Credential, HttpLink, LinkSettings
-from tool_runner.upstreams.oauth import ClientCredentials
+from tool_runner.upstreams.http_link import Credential, Denied, HttpLink, LinkSettings
+from tool_runner.upstreams.oauth.access import Access, Kept
 from tool_runner.upstreams.secrets import secret
 from tool_runner.upstreams.sse import SseUpstream
 from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream
 from tool_runner.upstreams.tcp import TcpUpstream
 from tool_runner.upstreams.upstream import Listener, Upstream
 
-__all__ = ["Life", "NetworkSettings", "make"]
+__all__ = ["Life", "NetworkSettings", "make", "make_link"]
 
 
 class Life(Upstream, Protocol):
@@ -59,12 +64,14 @@ class NetworkSettings(msgspec.Struct, frozen=True, kw_only=True):
         link: connections of HTTP servers.
         allow_networks: addresses, networks and names that any server may be at.
         tenant_secrets: patterns of secret references that tenants' own servers may use.
+        bus: the runner's connection, for servers that are found on the broker; None = none.
     """
 
     http: HttpSettings = HttpSettings()
     link: LinkSettings = LinkSettings()
     allow_networks: tuple[str, ...] = ()
     tenant_secrets: tuple[str, ...] = ()
+    bus: Bus | None = None
 
 
 def make(
@@ -77,6 +84,7 @@ def make(
     trusted: bool,
     legacy: bool = False,
     askers: Askers | None = None,
+    kept: Kept | None = None,
 ) -> Life:
     """Make it; nothing is started or connected yet.
 
@@ -89,13 +97,17 @@ def make(
         trusted: the definition is the operator's: see ``AddressRule``.
         legacy: the era is known to be legacy.
         askers: what is known of the server's habit to ask back, over all its lives.
+        kept: tokens and what led to them, over all its lives.
     """
     if definition.transport == "stdio":
-        return StdioUpstream(
-            definition, children, listener, settings=stdio, legacy=legacy, askers=askers
+        piped = (
+            functools.partial(ContainerUpstream, trusted=trusted)
+            if definition.image
+            else StdioUpstream
         )
-    rule = _rule(definition, network, trusted=trusted)
+        return piped(definition, children, listener, settings=stdio, legacy=legacy, askers=askers)
     if definition.transport == "tcp":
+        rule = _rule(definition, network, trusted=trusted)
         return TcpUpstream(
             definition,
             rule,
@@ -104,11 +116,7 @@ def make(
             legacy=legacy,
             askers=askers,
         )
-    link = HttpLink(definition, rule, network.link)
-    if definition.oauth is not None:
-        link.credential = ClientCredentials(definition.oauth, definition.name, link)
-    elif definition.bearer:
-        link.credential = _bearer(definition)
+    link = make_link(definition, network, trusted=trusted, kept=kept)
     if definition.transport == "sse":
         return SseUpstream(
             definition,
@@ -122,14 +130,44 @@ def make(
     )
 
 
+def make_link(
+    definition: ServerDefinition,
+    network: NetworkSettings,
+    *,
+    trusted: bool,
+    tls: ssl.SSLContext | None = None,
+    socket_path: str = "",
+    kept: Kept | None = None,
+) -> HttpLink:
+    """HTTP to what a definition's ``url`` names, with its credential; not yet opened.
+
+    Args:
+        definition: of the server.
+        network: settings.
+        trusted: as in ``make``.
+        tls: see ``HttpLink``.
+        socket_path: see ``HttpLink``.
+        kept: as in ``make``.
+    """
+    rule = _rule(definition, network, trusted=trusted)
+    link = HttpLink(definition, rule, network.link, tls=tls, socket_path=socket_path)
+    if definition.oauth is not None:
+        link.credential = Access(definition.oauth, definition.name, link, kept)
+    elif definition.bearer:
+        link.credential = _bearer(definition)
+    return link
+
+
 def _bearer(definition: ServerDefinition) -> Credential:
     """Reads the secret again now and then: whoever rotates it restarts nothing."""
     known = ("", 0.0)
 
-    async def read(again: bool) -> str:
+    async def read(denied: Denied | None) -> str:
         nonlocal known
+        if denied is not None and denied.status == 403:
+            return ""  # no other token is there
         now = time.monotonic()
-        if again or not known[0] or now - known[1] > _BEARER_S:
+        if denied is not None or not known[0] or now - known[1] > _BEARER_S:
             known = (f"Bearer {secret(definition.bearer, definition.name)}", now)
         return known[0]
 
@@ -141,11 +179,14 @@ _BEARER_S = 10.0
 
 def _rule(definition: ServerDefinition, network: NetworkSettings, *, trusted: bool) -> AddressRule:
     allowed = list(network.allow_networks)
-    if trusted:
+    # Of a server that was found, the address is somebody's word, but this list is the operator's.
+    if trusted or (definition.origin and definition.tenant == PLATFORM):
         allowed += definition.allow_private
     urls = [definition.url]
     if definition.oauth is not None:
-        urls.append(definition.oauth.token_url)
+        # Named by whoever wrote the definition; what discovery finds is home to nobody.
+        named = (definition.oauth.token_url, definition.oauth.issuer)
+        urls += [url for url in named if url]
     if network.link.proxy:
         allowed += _host_of(network.link.proxy)
     return address_rule(_homes(urls), trusted=trusted, allowed=allowed)

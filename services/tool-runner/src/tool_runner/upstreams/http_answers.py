@@ -21,12 +21,12 @@ from mcp_proto.codec import (
     splice,
 )
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mcp_proto.eventstream import Event, EventStream
 from mcp_proto.jsonrpc import ErrorResponse, Message, Notification, RequestId, Response
 from mcp_proto.jsonrpc import Request as ServerRequest
 from mcp_proto.limits import UPSTREAM_MESSAGE_BYTES
 from tool_runner.core import log_levels
 from tool_runner.core.dialect import TOKEN_KEY
-from tool_runner.core.eventstream import Event, EventStream
 from tool_runner.upstreams.http_link import read_body
 from tool_runner.upstreams.pending import Pending
 from tool_runner.upstreams.upstream import Request

@@ -26,7 +26,7 @@ def refused(server: str, refusal: Refusal) -> MeshError:
     said = f": {refusal.text}" if refusal.text and status not in {401, 403} else ""
     match status:
         case 401:
-            what = "refuses the credential it is called with (HTTP 401)"
+            what = "refuses the credential it is called with, or wants one (HTTP 401)"
         case 403:
             what = "forbids the request (HTTP 403)"
         case 413:

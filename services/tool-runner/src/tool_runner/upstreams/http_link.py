@@ -28,7 +28,7 @@ from tool_runner.upstreams.guard import (
 )
 from tool_runner.upstreams.secrets import secret
 
-__all__ = ["Credential", "HttpLink", "LinkSettings", "read_body"]
+__all__ = ["Credential", "Denied", "HttpLink", "LinkSettings", "read_body"]
 
 REDIRECTS_MAX = 3
 _CONNECTIONS_BESIDE_CALLS = 8
@@ -41,8 +41,26 @@ _END_S = 1.0
 _END_BYTES = 64 * 1024
 """How long, and over how many bytes, the end of a response may take to keep its connection."""
 
-Credential = Callable[[bool], Awaitable[str]]
-"""Gives the value of ``Authorization``; "" = none. True = the last one was refused, get another."""
+_RENEWALS_MAX = {401: 1, 403: 2}
+"""Times that one request is repeated with another credential: 403 asks for more scopes."""
+
+
+class Denied(msgspec.Struct, frozen=True, kw_only=True):
+    """A request that the server refused.
+
+    Attributes:
+        status: 401 or 403.
+        authorization: what it was sent with; "" = nothing.
+        challenges: fields ``WWW-Authenticate``.
+    """
+
+    status: int
+    authorization: str
+    challenges: tuple[str, ...] = ()
+
+
+Credential = Callable[[Denied | None], Awaitable[str]]
+"""Gives the value of ``Authorization``; "" = none. ``Denied``: another one, or "" = no better."""
 
 
 class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
@@ -62,7 +80,7 @@ class LinkSettings(msgspec.Struct, frozen=True, kw_only=True):
     proxy: str = ""
 
 
-async def _no_credential(_again: bool) -> str:
+async def _no_credential(_denied: Denied | None) -> str:
     return ""
 
 
@@ -73,20 +91,31 @@ class HttpLink:
         definition: url, headers and the rest.
         rule: which addresses may be connected to.
         settings: bounds.
+        tls: instead of the system's authorities and the definition's ``tls_ca_file``.
+        socket_path: Unix socket that every request goes to, whatever the URL says; "" = none.
     """
 
     def __init__(
-        self, definition: ServerDefinition, rule: AddressRule, settings: LinkSettings
+        self,
+        definition: ServerDefinition,
+        rule: AddressRule,
+        settings: LinkSettings,
+        *,
+        tls: ssl.SSLContext | None = None,
+        socket_path: str = "",
     ) -> None:
         self._definition = definition
         self._rule = rule
         self._settings = settings
+        self._given_tls = tls
+        self._socket_path = socket_path
         self._session: aiohttp.ClientSession | None = None
         self._headers: dict[str, str] = {}
         self._unfinished: set[aiohttp.ClientResponse] = set()
         self._ending = Tasks(f"http {definition.name}", tasks_max=_ENDING_MAX)
         self.url = URL(definition.url)
         self.credential: Credential = _no_credential
+        self.secretive = False  # True: callers pass credentials in headers of their own
 
     def open(self) -> None:
         """Read secrets and certificates; nothing is connected yet.
@@ -99,19 +128,8 @@ class HttpLink:
             name: secret(value, definition.name) if is_secret_reference(value) else value
             for name, value in definition.headers.items()
         }
-        connector = aiohttp.TCPConnector(
-            resolver=GuardedResolver(self._rule),
-            ssl=self._tls(),
-            limit=min(
-                2 * definition.concurrency + _CONNECTIONS_BESIDE_CALLS,
-                self._settings.connections,
-            ),
-            ttl_dns_cache=_DNS_TTL_S,
-            keepalive_timeout=self._settings.keepalive_s,
-            socket_factory=_socket,
-        )
         self._session = aiohttp.ClientSession(
-            connector=connector,
+            connector=self._connector(),
             cookie_jar=aiohttp.DummyCookieJar(),
             timeout=aiohttp.ClientTimeout(total=None, sock_connect=self._settings.connect_s),
             auto_decompress=False,
@@ -119,6 +137,25 @@ class HttpLink:
             read_bufsize=_READ_BUFFER_BYTES,
             skip_auto_headers=("User-Agent", "Accept", "Content-Type"),
             headers={"User-Agent": "mcp-mesh", "Accept-Encoding": "identity"},
+        )
+
+    def _connector(self) -> aiohttp.BaseConnector:
+        limit = min(
+            2 * self._definition.concurrency + _CONNECTIONS_BESIDE_CALLS,
+            self._settings.connections,
+        )
+        keepalive_s = self._settings.keepalive_s
+        if self._socket_path:
+            return aiohttp.UnixConnector(
+                self._socket_path, limit=limit, keepalive_timeout=keepalive_s
+            )
+        return aiohttp.TCPConnector(
+            resolver=GuardedResolver(self._rule),
+            ssl=self._tls(),
+            limit=limit,
+            ttl_dns_cache=_DNS_TTL_S,
+            keepalive_timeout=keepalive_s,
+            socket_factory=_socket,
         )
 
     async def send(
@@ -129,7 +166,7 @@ class HttpLink:
         *,
         url: URL | None = None,
     ) -> aiohttp.ClientResponse:
-        """Send a request to the server; one refused as unauthorized is repeated once.
+        """Send a request to the server; one that is refused is repeated with a better credential.
 
         Args:
             method: HTTP method.
@@ -143,19 +180,38 @@ class HttpLink:
         Raises:
             MeshError: ``upstream``; not executed when no connection came to be.
         """
-        authorization = await self.credential(False)
+        authorization = await self.credential(None)
         response = await self._follow(method, url or self.url, headers, body, authorization)
-        if response.status == 401 and authorization:
+        if response.status not in _RENEWALS_MAX:
+            return response
+        left = dict(_RENEWALS_MAX)
+        while left.get(response.status, 0):
+            left[response.status] -= 1
+            renewed = await self._renewed(response, authorization)
+            if not renewed:
+                break
             response.close()
-            renewed = await self.credential(True)
-            response = await self._follow(method, url or self.url, headers, body, renewed)
+            authorization = renewed
+            response = await self._follow(method, url or self.url, headers, body, authorization)
         return response
 
+    async def _renewed(self, response: aiohttp.ClientResponse, authorization: str) -> str:
+        denied = Denied(
+            status=response.status,
+            authorization=authorization,
+            challenges=tuple(response.headers.getall("WWW-Authenticate", ())),
+        )
+        try:
+            return await self.credential(denied)
+        except BaseException:
+            response.close()
+            raise
+
     async def send_bare(
-        self, url: URL, headers: Mapping[str, str], body: bytes
+        self, url: URL, headers: Mapping[str, str], body: bytes | None, *, method: str = "POST"
     ) -> aiohttp.ClientResponse:
-        """POST without credential, without the definition's headers, without redirects."""
-        return await self._once("POST", url, headers, body)
+        """Ask without credential, without the definition's headers, without redirects."""
+        return await self._once(method, url, headers, body)
 
     def finish(self, response: aiohttp.ClientResponse) -> None:
         """Everything wanted of it is read: keep its connection for the next request if possible.
@@ -207,7 +263,8 @@ class HttpLink:
             response = await self._once(method, url, given, body)
             if response.status not in {301, 302, 303, 307, 308}:
                 return response
-            target = self._target(response, method, url, secretive=len(given) > len(headers))
+            secretive = self.secretive or len(given) > len(headers)
+            target = self._target(response, method, url, secretive=secretive)
             response.close()
             url = target
         raise self._error(f"redirects more than {REDIRECTS_MAX} times", Outcome.NOT_EXECUTED)
@@ -247,7 +304,7 @@ class HttpLink:
                 headers=headers,
                 data=body,
                 allow_redirects=False,
-                proxy=self._settings.proxy or None,
+                proxy=None if self._socket_path else self._settings.proxy or None,
             )
         except (aiohttp.ClientError, OSError) as error:
             raise self.failure(error) from error
@@ -273,6 +330,8 @@ class HttpLink:
         return self._error(f"broke the connection ({_words(error)})", Outcome.UNKNOWN)
 
     def _tls(self) -> ssl.SSLContext | bool:
+        if self._given_tls is not None:
+            return self._given_tls
         if not self._definition.tls_ca_file:
             return True
         try:

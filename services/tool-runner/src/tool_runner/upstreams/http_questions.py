@@ -11,8 +11,8 @@ import msgspec
 
 from mcp_proto.codec import decode_as, encode_error, encode_response
 from mcp_proto.errors import ErrorObject, MeshError
+from mcp_proto.inputs import ROOTS
 from mcp_proto.jsonrpc import Request, RequestId
-from tool_runner.core.inputs import ROOTS
 from tool_runner.upstreams.asks import Answer, begin
 from tool_runner.upstreams.http_answers import Exchange
 from tool_runner.upstreams.pending import Pending

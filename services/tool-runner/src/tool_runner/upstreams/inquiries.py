@@ -13,11 +13,11 @@ import msgspec
 
 from mcp_proto.codec import decode_as, encode_error, encode_response
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
+from mcp_proto.inputs import RESUMABLE, ROOTS, given_up, undeclared
 from mcp_proto.jsonrpc import Request as ServerRequest
 from mcp_proto.jsonrpc import RequestId
 from mcp_proto.types.meta import RELATED_TASK
 from tool_runner.core.askers import Askers, target_of
-from tool_runner.core.inputs import RESUMABLE, ROOTS, given_up, undeclared
 from tool_runner.upstreams.asks import ASKABLE, Answer, begin
 from tool_runner.upstreams.pending import Pending
 from tool_runner.upstreams.roots import NO_ROOTS, Roots

@@ -17,7 +17,7 @@ from mcp_proto.framing import Line, LineFramer, TooLong, to_line
 from mcp_proto.limits import UPSTREAM_MESSAGE_BYTES
 from tool_runner.upstreams.children import Child
 
-__all__ = ["LOG_RING_BYTES", "LogPipe", "Pipes"]
+__all__ = ["LOG_RING_BYTES", "WRITE_HIGH_BYTES", "LogPipe", "Pipes", "unwritable"]
 
 WRITE_HIGH_BYTES = 1024 * 1024
 """Unread bytes towards a child from which further requests wait."""
@@ -93,7 +93,7 @@ class Pipes:
                 async with asyncio.timeout(timeout_s):
                     await self._writable.wait()
             except TimeoutError:
-                raise _unwritable("does not read its input") from None
+                raise unwritable("does not read its input") from None
         self.write_now(message)
 
     def write_now(self, message: bytes) -> None:
@@ -103,7 +103,7 @@ class Pipes:
             MeshError: ``upstream``, not executed.
         """
         if self._out is None or self._broken:
-            raise _unwritable("has closed its input")
+            raise unwritable("has closed its input")
         self._out.write(to_line(message))
 
     @property
@@ -133,7 +133,8 @@ class Pipes:
         self._writable.set()
 
 
-def _unwritable(what: str) -> MeshError:
+def unwritable(what: str) -> MeshError:
+    """Why nothing can be written to a server; nothing was."""
     return MeshError(ErrorKind.UPSTREAM, f"the server {what}", outcome=Outcome.NOT_EXECUTED)
 
 

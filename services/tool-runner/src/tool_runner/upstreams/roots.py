@@ -9,7 +9,7 @@ import asyncio
 from collections.abc import Awaitable, Callable
 
 from mcp_proto.codec import encode_notification
-from tool_runner.core.inputs import RESUMABLE
+from mcp_proto.inputs import RESUMABLE
 from tool_runner.upstreams.pending import Owner, Pending
 
 __all__ = ["ASK_S", "NO_ROOTS", "UNHEARD_MAX", "Roots"]

@@ -8,9 +8,9 @@ from yarl import URL
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
+from mcp_proto.eventstream import Event, EventStream
 from mesh_chassis.tasks import TasksFullError
 from tool_runner.core.askers import Askers
-from tool_runner.core.eventstream import Event, EventStream
 from tool_runner.upstreams.http_answers import read_refusal
 from tool_runner.upstreams.http_failures import refused
 from tool_runner.upstreams.http_link import HttpLink

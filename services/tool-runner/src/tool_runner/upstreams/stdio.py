@@ -9,6 +9,7 @@ next life.
 import asyncio
 import os
 from collections.abc import Awaitable
+from typing import Protocol
 
 import msgspec
 
@@ -17,11 +18,12 @@ from mcp_proto.errors import MeshError, Outcome
 from tool_runner.core.askers import Askers
 from tool_runner.core.environment import child_environment
 from tool_runner.upstreams.children import Child, ChildLimits, Children
-from tool_runner.upstreams.pipes import Pipes
+from tool_runner.upstreams.containers import ContainerSettings
+from tool_runner.upstreams.pipes import LogPipe, Pipes
 from tool_runner.upstreams.session_upstream import SessionUpstream
 from tool_runner.upstreams.upstream import Listener, Offer
 
-__all__ = ["StdioSettings", "StdioUpstream"]
+__all__ = ["LinePipes", "Running", "StdioSettings", "StdioUpstream"]
 
 WRITE_ROOM_S = 5.0
 """Longest wait for a child to read before a request to it is refused."""
@@ -39,10 +41,48 @@ class StdioSettings(msgspec.Struct, frozen=True, kw_only=True):
     Attributes:
         start_timeout_s: longest start, from the fork to the last list.
         limits: resource limits of each child.
+        containers: how servers from images are run.
     """
 
     start_timeout_s: float = 60.0
     limits: ChildLimits = ChildLimits()
+    containers: ContainerSettings = ContainerSettings()
+
+
+class Running(Protocol):
+    """The process of a server, wherever it is."""
+
+    pid: int
+    """Process id on this machine; 0 = it is not ours."""
+    exited: asyncio.Future[int]
+    """Its status; below 0 = the signal that killed it."""
+
+
+class LinePipes(Protocol):
+    """Its stdin, stdout and stderr; see ``pipes.Pipes``."""
+
+    log: LogPipe
+
+    @property
+    def congested(self) -> bool:
+        """See ``pipes.Pipes``."""
+        ...
+
+    async def write(self, message: bytes, timeout_s: float) -> None:
+        """See ``pipes.Pipes``."""
+        ...
+
+    def write_now(self, message: bytes) -> None:
+        """See ``pipes.Pipes``."""
+        ...
+
+    def close_input(self) -> None:
+        """See ``pipes.Pipes``."""
+        ...
+
+    def close(self) -> None:
+        """See ``pipes.Pipes``."""
+        ...
 
 
 class StdioUpstream(SessionUpstream):
@@ -78,15 +118,16 @@ class StdioUpstream(SessionUpstream):
         )
         self._children = children
         self._settings = settings
+        self._running: Running | None = None
         self._child: Child | None = None
-        self._pipes: Pipes | None = None
+        self._pipes: LinePipes | None = None
         self._closing = False
         self._closed_at = 0.0
 
     @property
     def pid(self) -> int:
         """Process id of the child; 0 before it started."""
-        return self._child.pid if self._child else 0
+        return self._running.pid if self._running else 0
 
     @property
     def spoke(self) -> bool:
@@ -99,9 +140,6 @@ class StdioUpstream(SessionUpstream):
 
     async def start(self) -> Offer:
         """See ``Upstream``."""
-        definition = self._definition
-        if not definition.command:
-            raise self._error("has no command", Outcome.NOT_EXECUTED)
         try:
             async with asyncio.timeout(self._start_timeout_s):
                 await self._spawn()
@@ -113,47 +151,54 @@ class StdioUpstream(SessionUpstream):
         """End the whole group at once; ``close`` must still follow."""
         self._closing = True
         self._end("was stopped")
-        if self._child is not None:
-            self._children.kill(self._child)
+        self._kill()
 
     async def close(self) -> None:
         """See ``Upstream``: stdin closed, then SIGTERM, then SIGKILL for the whole group."""
         self._closing = True
         self._end("was stopped")
-        child, pipes = self._child, self._pipes
-        if child is not None:
+        running, pipes = self._running, self._pipes
+        if running is not None:
             try:
                 if pipes is not None:
                     pipes.close_input()
                     # Who never spoke MCP does not know its shutdown either.
                     polite_s = EXIT_AFTER_EOF_S if self.handshake else 0.0
-                    await asyncio.wait([child.exited], timeout=polite_s)
-                self._children.kill(child, grace_s=TERM_GRACE_S)
-                await asyncio.wait([child.exited], timeout=TERM_GRACE_S + GONE_S)
+                    await asyncio.wait([running.exited], timeout=polite_s)
+                self._kill(TERM_GRACE_S)
+                await asyncio.wait([running.exited], timeout=TERM_GRACE_S + GONE_S)
             finally:
-                self._children.kill(child)
+                self._kill()
         await self._tasks.close()
         if pipes is not None:
             pipes.close()
 
     async def _spawn(self) -> None:
+        """Start the process and open its pipes."""
         definition = self._definition
+        if not definition.command:
+            raise self._error("has no command", Outcome.NOT_EXECUTED)
         child = await self._children.spawn(
             (definition.command, *definition.args),
             env=child_environment(os.environ, definition.env),
             cwd=definition.cwd,
             limits=self._settings.limits,
         )
-        self._child = child
+        self._running = self._child = child
         child.exited.add_done_callback(lambda status: self._exited(status.result()))
-        self._pipes = Pipes(
+        pipes = self._pipes = Pipes(
             child,
             definition.name,
             on_line=self.session.receive,
             on_too_long=self.session.receive_too_long,
             on_end=self._output_closed,
         )
-        await self._pipes.open()
+        await pipes.open()
+
+    def _kill(self, grace_s: float = 0.0) -> None:
+        """End the whole process group, after SIGTERM and ``grace_s``; again does no harm."""
+        if self._child is not None:
+            self._children.kill(self._child, grace_s=grace_s)
 
     async def _or_reason(self, work: Awaitable[Offer]) -> Offer:
         """Await ``work``; when it fails because the child is ending, say how that ended."""
@@ -183,8 +228,8 @@ class StdioUpstream(SessionUpstream):
         """The child is of no use any more: fail what is in flight, end the group."""
         if not self._ended.done():
             self._end(reason)
-        if self._child is not None and not self._closing:
-            self._children.kill(self._child, grace_s=TERM_GRACE_S)
+        if not self._closing:
+            self._kill(TERM_GRACE_S)
 
     def _output_closed(self) -> None:
         """No answer can come any more. Usually the child is exiting: let it say how."""

@@ -1,0 +1,1 @@
+"""Places outside the mesh in which agents are found and the mesh is announced."""

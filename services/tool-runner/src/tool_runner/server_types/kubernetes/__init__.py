@@ -1,0 +1,1 @@
+"""Servers of type ``kubernetes``: pods, logs, deployments and events of one cluster as tools."""

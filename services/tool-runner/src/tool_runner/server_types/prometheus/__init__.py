@@ -1,0 +1,1 @@
+"""Servers of type ``prometheus``: queries, series, alerts, rules and targets as tools."""
