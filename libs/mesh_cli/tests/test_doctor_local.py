@@ -138,3 +138,12 @@ async def test_bad_service_file_is_found_by_asking_the_service(state: StateDir) 
 
     assert [finding.check for finding in findings] == ["config"]
     assert "liveness.ttl" in findings[0].what
+
+
+def test_everything_that_is_wrong_with_the_users_file_is_found(tmp_path: Path) -> None:
+    path = tmp_path / "mesh.toml"
+    path.write_text(
+        '[log]\nlevle = "info"\n[[mcp_servers]]\nname = "a"\ncommand = "there-is-no-such-program"\n'
+    )
+    found = [one.what for one in local.check_user_file(str(path), {"PATH": "/bin"})]
+    assert [what.partition(": ")[0] for what in found] == [f"{path}:2", f"{path}:5"]

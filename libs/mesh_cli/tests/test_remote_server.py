@@ -61,11 +61,31 @@ def test_all_options_reach_the_definition() -> None:
     )
 
 
+def test_oauth_alone_leaves_everything_to_the_server() -> None:
+    made = add("https://a.test/mcp", "--oauth", "authorization_code")
+    assert made.oauth == OAuthClient(grant="authorization_code")
+
+
+def test_every_oauth_option_reaches_the_definition() -> None:
+    made = add(
+        "https://a.test/mcp", "--oauth", "authorization_code", "--oauth-issuer", "https://i.test",
+        "--oauth-client-metadata", "https://m.test/c", "--oauth-redirect", "https://m.test/back",
+        "--oauth-resource", "https://a.test/",
+    )  # fmt: skip
+    assert made.oauth == OAuthClient(
+        grant="authorization_code",
+        issuer="https://i.test",
+        client_metadata_url="https://m.test/c",
+        redirect_url="https://m.test/back",
+        resource="https://a.test/",
+    )
+
+
 @pytest.mark.parametrize(
     ("words", "said"),
     [
-        (("https://a.test/mcp", "--bearer", "s3cret"), "env:NAME or file:PATH"),
-        (("https://a.test/mcp", "--oauth-client-id", "me"), "oauth.token_url"),
+        (("https://a.test/mcp", "--bearer", "s3cret"), "name a secret as env:NAME"),
+        (("https://a.test/mcp", "--oauth-client-id", "me"), "oauth.client_secret is missing"),
         (("https://a.test/mcp", "--header", "no colon"), "Name: value"),
         (("ftp://a.test/mcp", "--transport", "http"), "http:// or https://"),
         (("a-program", "--bearer", "env:T"), "bearer is for servers with a url"),

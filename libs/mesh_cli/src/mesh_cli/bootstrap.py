@@ -26,7 +26,8 @@ from mesh_chassis.callerctx import new_kek
 from mesh_cli.contexts import DEMO, OPERATOR, Context, folder_of
 from mesh_cli.failure import Failure
 from mesh_cli.plan import DEMO_TENANT, Instance, User, Where
-from mesh_cli.state import STATIC_TOKEN_FILE, StateDir
+from mesh_cli.state import STATIC_TOKEN_FILE, VERIFIER_KEY_FILE, StateDir
+from mesh_cli.tables.leafnodes import LeafnodesTable
 
 __all__ = ["KEK_FILE", "PEPPER_FILE", "ensure_keys", "write_broker", "write_contexts", "write_toml"]
 
@@ -38,13 +39,16 @@ _STORE_SHARE = 0.8
 """Of the free space: a full volume leaves streams unwritable until the broker restarts."""
 
 
-def ensure_keys(state: StateDir, users: Sequence[User], *, static_token: str = "") -> Where:
+def ensure_keys(
+    state: StateDir, users: Sequence[User], *, static_token: str = "", verifier_key: str = ""
+) -> Where:
     """Make the missing seeds, the key encryption key and the pepper.
 
     Args:
         state: where they lie.
         users: users of the broker.
         static_token: the server's own token; "" = none, and that of an earlier start goes.
+        verifier_key: key of the external verifier; likewise.
 
     Raises:
         Failure: a seed file is there but holds no seed.
@@ -59,16 +63,18 @@ def ensure_keys(state: StateDir, users: Sequence[User], *, static_token: str = "
         write_private(state.keys / KEK_FILE, f"{new_kek()}\n")
     if not (state.keys / PEPPER_FILE).exists():
         write_private(state.keys / PEPPER_FILE, f"{secrets.token_urlsafe(_SECRET_BYTES)}\n")
-    chosen = state.keys / STATIC_TOKEN_FILE
-    if static_token:
-        write_private(chosen, f"{static_token}\n")
-    else:
-        chosen.unlink(missing_ok=True)
+    given = ((STATIC_TOKEN_FILE, static_token), (VERIFIER_KEY_FILE, verifier_key))
+    for name, text in given:
+        if text:
+            write_private(state.keys / name, f"{text}\n")
+        else:
+            (state.keys / name).unlink(missing_ok=True)
     return Where(
         seeds=seeds,
         kek_file=str(state.keys / KEK_FILE),
         pepper_file=str(state.keys / PEPPER_FILE),
-        static_token_file=str(chosen) if static_token else "",
+        static_token_file=str(state.keys / STATIC_TOKEN_FILE) if static_token else "",
+        verifier_key_file=str(state.keys / VERIFIER_KEY_FILE) if verifier_key else "",
     )
 
 
@@ -90,7 +96,14 @@ def public_keys(where: Where) -> dict[str, str]:
     return table
 
 
-def write_broker(state: StateDir, users: Sequence[User], where: Where, port: int) -> None:
+def write_broker(
+    state: StateDir,
+    users: Sequence[User],
+    where: Where,
+    port: int,
+    *,
+    leafnodes: LeafnodesTable = LeafnodesTable(),  # noqa: B008 - frozen
+) -> None:
     """Write the configuration of the broker with one user per process and person."""
     free = shutil.disk_usage(state.root).free
     public = public_keys(where)
@@ -99,11 +112,16 @@ def write_broker(state: StateDir, users: Sequence[User], where: Where, port: int
         port=port,
         server_name="mesh",
         file_max_bytes=min(_STORE_MAX_BYTES, int(free * _STORE_SHARE)),
+        leaf_host=leafnodes.host,
+        leaf_port=leafnodes.port,
+        leaf_tls=(leafnodes.tls_cert_file, leafnodes.tls_key_file),
     )
     text = render(
         settings,
         [
-            BrokerUser(name=user.name, public_nkey=public[user.name], rights=user.rights)
+            BrokerUser(
+                name=user.name, public_nkey=public[user.name], rights=user.rights, leaf=user.leaf
+            )
             for user in users
         ],
     )

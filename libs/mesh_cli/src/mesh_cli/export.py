@@ -22,7 +22,7 @@ from mesh_cli.bootstrap import (
 )
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.plan import Instance, Ports, Where, development, instances, users
-from mesh_cli.state import STATIC_TOKEN_FILE, StateDir
+from mesh_cli.state import STATIC_TOKEN_FILE, VERIFIER_KEY_FILE, StateDir
 from mesh_cli.user_file import MeshFile
 
 __all__ = ["Layout", "export"]
@@ -76,8 +76,11 @@ def export(
     state = StateDir(root)
     state.create()
     (root / DATA).mkdir(mode=0o700, exist_ok=True)
-    people = users(layout.gateways, layout.runners)
-    where = ensure_keys(state, people, static_token=content.security.auth_token)
+    people = users(layout.gateways, layout.runners, agents_of="")
+    verifier_key = content.integrations.marketeer.literal_key
+    where = ensure_keys(
+        state, people, static_token=content.security.auth_token, verifier_key=verifier_key
+    )
     public = public_keys(where)
     settings = BrokerSettings(store_dir=STORE_DIR, host=EVERYWHERE, server_name="mesh")
     broker = [
@@ -102,6 +105,7 @@ def export(
             static_token_file=(
                 f"{CONFIG_DIR}/{STATIC_TOKEN_FILE}" if content.security.auth_token else ""
             ),
+            verifier_key_file=f"{CONFIG_DIR}/{VERIFIER_KEY_FILE}" if verifier_key else "",
         ),
         runners=layout.runners,
     )
@@ -135,6 +139,6 @@ def _write(state: StateDir, instance: Instance, layout: Layout) -> None:
     write_toml(folder / "service.toml", instance)
     write_private(folder / "seed.nk", state.seed(instance.name).read_text())
     text = (folder / "service.toml").read_text()
-    for secret in (KEK_FILE, PEPPER_FILE, STATIC_TOKEN_FILE):
+    for secret in (KEK_FILE, PEPPER_FILE, STATIC_TOKEN_FILE, VERIFIER_KEY_FILE):
         if f"{CONFIG_DIR}/{secret}" in text:
             write_private(folder / secret, (state.keys / secret).read_text())

@@ -61,6 +61,7 @@ class Fleet:
         self._say = say
         self._broker: Child | None = None
         self._services: list[tuple[Instance, Child]] = []
+        self._where: plan.Where | None = None
 
     @property
     def instances(self) -> list[Instance]:
@@ -74,12 +75,19 @@ class Fleet:
 
     def prepare(self) -> None:
         """Write keys and configuration; make the children without starting them."""
-        users = plan.users(len(self.ports.http), self._runners)
+        users = plan.users(len(self.ports.http), self._runners, agents_of=self.tenant)
+        users += plan.homes(self.content, self.tenant)
         where = bootstrap.ensure_keys(
-            self.state, users, static_token=self.content.security.auth_token
+            self.state,
+            users,
+            static_token=self.content.security.auth_token,
+            verifier_key=self.content.integrations.marketeer.literal_key,
         )
-        bootstrap.write_broker(self.state, users, where, self.ports.nats)
+        bootstrap.write_broker(
+            self.state, users, where, self.ports.nats, leafnodes=self.content.leafnodes
+        )
         bootstrap.write_contexts(self.state, self.ports.nats)
+        self._where = where
         self._broker = self._child(BROKER, [_broker_binary(), "-c", str(self.state.broker_config)])
         for stale in self.state.config.glob("*.toml"):
             stale.unlink()  # of instances that this run does not have
@@ -91,6 +99,19 @@ class Fleet:
             # -P keeps the user's folder off the import path: a file gateway.py there is not ours.
             argv = [sys.executable, "-P", "-m", instance.module, "--config", str(path)]
             self._services.append((instance, self._child(instance.name, argv)))
+
+    def planned(self, content: MeshFile, servers: Sequence[ServerDefinition]) -> list[Instance]:
+        """What the services would be told by another user's file, on the same listeners."""
+        assert self._where is not None
+        return plan.instances(
+            content, servers, ports=self.ports, where=self._where, runners=self._runners
+        )
+
+    def adopt(self, content: MeshFile, servers: Sequence[ServerDefinition]) -> None:
+        """The services have been told: this is what runs now."""
+        now = {one.name: one for one in self.planned(content, servers)}
+        self.content, self.servers = content, tuple(servers)
+        self._services = [(now[one.name], child) for one, child in self._services]
 
     async def start(self) -> None:
         """Start everything, the broker first.

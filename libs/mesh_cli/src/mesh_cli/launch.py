@@ -10,7 +10,7 @@ import asyncio
 import contextlib
 import signal
 import sys
-from collections.abc import Generator, Sequence
+from collections.abc import Callable, Generator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -18,6 +18,7 @@ import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mesh_chassis.addresses import is_loopback
+from mesh_chassis.hangup import HangUp
 from mesh_cli import plan, ports, terminal
 from mesh_cli.credential import first_credential
 from mesh_cli.failure import Exit, Failure
@@ -25,10 +26,12 @@ from mesh_cli.fleet import Fleet
 from mesh_cli.options import Target
 from mesh_cli.platform import operator_bus
 from mesh_cli.proof import Edge, Proof, prove
+from mesh_cli.reload_requests import ReloadDesk
+from mesh_cli.reloading import Reloading
 from mesh_cli.screen import Facts, render
 from mesh_cli.state import RunLock, StateDir
-from mesh_cli.upstreams import last_error
 from mesh_cli.user_file import SAMPLE_SERVER, TOKEN_VARIABLE, MeshFile, UserFile
+from mesh_sdk.server_views import last_error
 
 __all__ = ["Options", "run"]
 
@@ -47,6 +50,7 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
         nats_port: the broker's port, likewise.
         sample: run the sample server when the file names none.
         as_json: print the status as JSON.
+        watch: reload whenever the user's file changes.
     """
 
     state: Path
@@ -57,10 +61,16 @@ class Options(msgspec.Struct, frozen=True, kw_only=True):
     nats_port: int = ports.USUAL
     sample: bool = True
     as_json: bool = False
+    watch: bool = False
 
 
-async def run(user: UserFile, options: Options) -> int:
+async def run(user: UserFile, options: Options, read: Callable[[], UserFile]) -> int:
     """Run a mesh until it is told to stop.
+
+    Args:
+        user: the file that it starts with.
+        options: see there.
+        read: reads the user's file again, for a reload.
 
     Returns:
         0 after an ordered stop, 130 after a forced one.
@@ -83,10 +93,20 @@ async def run(user: UserFile, options: Options) -> int:
             runners=options.runners,
             say=terminal.note,
         )
-        force = asyncio.Event()
-        with _signals(fleet.stop, force):
+        force, reload = asyncio.Event(), asyncio.Event()
+        with _signals(fleet.stop, force, reload):
             fleet.prepare()
-            return await _supervise(fleet, force, _Report(fleet, user, options, moved))
+            reloading = Reloading(
+                fleet, read, lambda content: _servers(content, sample=options.sample)
+            )
+            desk = ReloadDesk(
+                state,
+                reloading,
+                asked=reload,
+                watched=Path(user.path) if options.watch and user.path else None,
+                say=terminal.note,
+            )
+            return await _supervise(fleet, force, _Report(fleet, user, options, moved), desk)
     finally:
         lock.release()
 
@@ -164,13 +184,13 @@ class _Report:
         terminal.line(render(record, facts))
 
 
-async def _supervise(fleet: Fleet, force: asyncio.Event, report: _Report) -> int:
+async def _supervise(fleet: Fleet, force: asyncio.Event, report: _Report, desk: ReloadDesk) -> int:
     failure: Failure | None = None
     keep: _Future | None = None
     try:
         await fleet.start()
         keep = asyncio.ensure_future(fleet.keep())
-        failure = await _watch(fleet, keep, report)
+        failure = await _watch(fleet, keep, report, desk)
     except Failure as unstarted:
         failure = unstarted
     finally:
@@ -181,16 +201,18 @@ async def _supervise(fleet: Fleet, force: asyncio.Event, report: _Report) -> int
     return Exit.INTERRUPTED if force.is_set() else Exit.OK
 
 
-async def _watch(fleet: Fleet, keep: _Future, report: _Report) -> Failure | None:
+async def _watch(fleet: Fleet, keep: _Future, report: _Report, desk: ReloadDesk) -> Failure | None:
     """Return once a stop is asked for, or with the reason why a service cannot go on."""
     stop: _Future = asyncio.ensure_future(fleet.stop.wait())
     logs: _Future = asyncio.ensure_future(fleet.roll_logs())
     proof: _Future = asyncio.ensure_future(report.run())
-    own = (stop, logs, proof)
+    own: list[_Future] = [stop, logs, proof]
     try:
         await asyncio.wait({keep, *own}, return_when=asyncio.FIRST_COMPLETED)
         if proof.done() and not proof.exception():
-            await asyncio.wait({keep, stop, logs}, return_when=asyncio.FIRST_COMPLETED)
+            reloads: _Future = asyncio.ensure_future(desk.run())
+            own.append(reloads)
+            await asyncio.wait({keep, stop, logs, reloads}, return_when=asyncio.FIRST_COMPLETED)
         return _failure_in([task for task in (keep, *own) if task.done()])
     finally:
         for task in own:
@@ -227,10 +249,13 @@ def _failure_in(done: Sequence[_Future]) -> Failure | None:
 
 
 @contextlib.contextmanager
-def _signals(stop: asyncio.Event, force: asyncio.Event) -> Generator[None, None, None]:
-    """The first signal drains, the second one ends everything at once."""
+def _signals(
+    stop: asyncio.Event, force: asyncio.Event, reload: asyncio.Event
+) -> Generator[None, None, None]:
+    """The first signal drains, the second one ends everything at once; SIGHUP reloads."""
     loop = asyncio.get_running_loop()
-    numbers = (signal.SIGINT, signal.SIGTERM, signal.SIGHUP)
+    numbers = [signal.SIGINT, signal.SIGTERM]
+    hang_up = HangUp()
 
     def told() -> None:
         if stop.is_set():
@@ -240,8 +265,17 @@ def _signals(stop: asyncio.Event, force: asyncio.Event) -> Generator[None, None,
         terminal.note("draining: gateways, runners, services, broker (again to force)")
         stop.set()
 
+    def hung_up() -> None:
+        if hang_up.gone:
+            told()
+        else:
+            reload.set()
+
     for number in numbers:
         loop.add_signal_handler(number, told)
+    if signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # it is under nohup
+        loop.add_signal_handler(signal.SIGHUP, hung_up)
+        numbers.append(signal.SIGHUP)
     try:
         yield
     finally:

@@ -19,6 +19,8 @@ __all__ = ["cli", "main"]
 _COMMANDS: dict[str, tuple[str, str]] = {
     "up": ("up", "Start a mesh here: broker, services, sample server."),
     "down": ("down", "Stop the mesh of this directory."),
+    "reload": ("reload", "Have a running mesh take the changed mesh.toml over."),
+    "config": ("config", "Check mesh.toml; print its schema."),
     "export": ("export", "Write the files of a mesh that runs in containers."),
     "status": ("status", "Show what runs where."),
     "doctor": ("doctor", "Find out what is wrong and how to mend it."),
@@ -26,6 +28,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "call": ("call", "Call a tool."),
     "tools": ("tools", "List the tools a caller may use."),
     "server": ("server", "Add, remove, restart and list MCP servers; broker info."),
+    "agent": ("agent", "Agents of the SDK: run one while it is written; broker users."),
     "virtual": ("virtual", "Virtual servers: curated sets of tools, prompts and resources."),
     "tenant": ("tenant", "List and add tenants."),
     "principal": ("principal", "Add principals to a tenant."),

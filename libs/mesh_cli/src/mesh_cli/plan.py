@@ -11,8 +11,10 @@ import msgspec
 from mcp_proto import broker_rights
 from mcp_proto.broker_rights import Rights
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.ids import is_server_name
 from mesh_chassis.addresses import is_loopback
 from mesh_cli.user_file import SAMPLE_SERVER, MeshFile
+from mesh_sdk.connect import AGENT_SEATS
 
 __all__ = [
     "DEMO_TENANT",
@@ -22,6 +24,7 @@ __all__ = [
     "Ports",
     "User",
     "Where",
+    "homes",
     "instances",
     "sample_server",
     "users",
@@ -57,13 +60,15 @@ class Ports(msgspec.Struct, frozen=True, kw_only=True):
 class Where(msgspec.Struct, frozen=True, kw_only=True):
     """Files the services are told about: seeds by user name, key and pepper files.
 
-    ``static_token_file`` holds the server's own token; "" = there is none.
+    ``static_token_file`` holds the server's own token, ``verifier_key_file`` the key of the
+    external verifier; "" = there is none.
     """
 
     seeds: Mapping[str, str]
     kek_file: str
     pepper_file: str
     static_token_file: str = ""
+    verifier_key_file: str = ""
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -87,10 +92,14 @@ class Instance(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class User(msgspec.Struct, frozen=True, kw_only=True):
-    """One user of the broker; ``name`` is also the name of its seed file."""
+    """One user of the broker; ``name`` is also the name of its seed file.
+
+    A ``leaf`` is a broker that dials in, and nobody can be that user otherwise.
+    """
 
     name: str
     rights: Rights
+    leaf: bool = False
 
 
 def names(gateways: int, runners: int) -> list[tuple[str, str]]:
@@ -103,8 +112,14 @@ def names(gateways: int, runners: int) -> list[tuple[str, str]]:
     ]
 
 
-def users(gateways: int, runners: int) -> list[User]:
-    """Every user of the broker: services, stdio edges, the operator, a tenant's plain client."""
+def users(gateways: int, runners: int, *, agents_of: str = DEMO_TENANT) -> list[User]:
+    """Every user of the broker: services, stdio edges, the operator, a tenant's plain client.
+
+    Args:
+        gateways: number of gateways.
+        runners: number of tool-runners.
+        agents_of: tenant of the users made for programs of the SDK; "" = none are made.
+    """
     services = [
         User(name=instance, rights=broker_rights.rights_of(service, instance))
         for service, instance in names(gateways, runners)
@@ -113,11 +128,29 @@ def users(gateways: int, runners: int) -> list[User]:
         User(name=f"stdio-{n}", rights=broker_rights.rights_of("stdio", f"stdio-{n}"))
         for n in range(1, STDIO_SLOTS + 1)
     ]
+    # A local mesh: elsewhere each agent gets rights for the names that it serves.
+    agents = [
+        User(name=f"agent-{n}", rights=broker_rights.agent_rights(agents_of, f"agent-{n}"))
+        for n in range(1, AGENT_SEATS + 1)
+        if agents_of
+    ]
     people = [
         User(name="operator", rights=broker_rights.operator_rights()),
         User(name="demo", rights=broker_rights.client_rights(DEMO_TENANT)),
     ]
-    return [*services, *edges, *people]
+    return [*services, *edges, *agents, *people]
+
+
+def homes(content: MeshFile, tenant: str) -> list[User]:
+    """Users of the brokers that dial in with agents of ``tenant``."""
+    return [
+        User(
+            name=f"leaf-{home.name}",
+            rights=broker_rights.leaf_rights(tenant, home.agents),
+            leaf=True,
+        )
+        for home in content.leafnodes.homes
+    ]
 
 
 def sample_server(python: str) -> ServerDefinition:
@@ -198,11 +231,27 @@ def development(content: MeshFile) -> bool:
 
 
 def _registry(content: MeshFile) -> dict[str, Any]:
-    if not content.virtual_servers:
-        return {}
+    tables: dict[str, Any] = {}
+    if content.virtual_servers:
+        tables["virtual_servers"] = content.virtual_servers
+    if content.agents.known:
+        tables["agents"] = content.agents
+    if content.discovery.source:
+        own = content.server.name if is_server_name(content.server.name) else ""
+        name = content.discovery.announce_name or own
+        tables["discovery"] = msgspec.structs.replace(content.discovery, announce_name=name)
     # JSON rather than built-ins: it leaves no tuple behind, at any depth.
-    encoded = msgspec.json.encode(content.virtual_servers)
-    return {"virtual_servers": msgspec.json.decode(encoded)}
+    return msgspec.json.decode(msgspec.json.encode(tables))
+
+
+def _redis(content: MeshFile) -> dict[str, Any]:
+    """The Redis bridge of every runner; one of them is it."""
+    table = content.integrations.dragonfly
+    if not table.enabled:
+        return {}
+    tenant = table.tenant or (DEMO_TENANT if development(content) else FIRST_TENANT)
+    encoded = msgspec.json.encode(msgspec.structs.replace(table, tenant=tenant))
+    return {"redis": msgspec.json.decode(encoded)}
 
 
 def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
@@ -218,25 +267,37 @@ def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
 
 def _tool_runner(content: MeshFile, servers: Sequence[ServerDefinition]) -> dict[str, Any]:
     return {
-        "runner": {"allow_unsigned": development(content)},
+        # A call without a context came past the gateways, and so past the verifier.
+        "runner": {
+            "allow_unsigned": development(content) and not content.integrations.marketeer.on
+        },
         "upstreams": {
             "connections": max(4, content.performance.connection_pool_size),
             "allow_networks": list(content.upstreams.allow_networks),
             "tenant_secrets": list(content.upstreams.tenant_secrets),
         },
+        "storage": content.storage.for_runner(),
+        "containers": {
+            **msgspec.structs.asdict(content.containers),
+            "tenant_networks": list(content.containers.tenant_networks),
+        },
+        **_redis(content),
         "mcp_servers": [_document(server) for server in servers],
     }
 
 
 def _document(server: ServerDefinition) -> dict[str, Any]:
-    """A server as a table of the file; its generation is the registry's business."""
+    """A server as a table of the file; generation and origin are the registry's business."""
     table = msgspec.to_builtins(server)
     table.pop("generation", None)
+    table.pop("origin", None)
     return {key: list(value) if isinstance(value, tuple) else value for key, value in table.items()}
 
 
 def _gateway(content: MeshFile, where: Where, http: int, tcp: int) -> dict[str, Any]:
     performance = content.performance
+    verifier = content.integrations.marketeer
+    tenant = DEMO_TENANT if development(content) else FIRST_TENANT
     rate = performance.rate_limit_per_second
     local = is_loopback(content.server.address)
     return {
@@ -254,7 +315,13 @@ def _gateway(content: MeshFile, where: Where, http: int, tcp: int) -> dict[str, 
             "connections": performance.max_connections,
             # Behind loopback every caller has the same address.
             **({"connections_per_source": performance.max_connections} if local else {}),
+            # In development all callers are one principal.
+            **({"principal_share": 1.0, "tenant_share": 1.0} if development(content) else {}),
             "call_timeout_s": performance.request_timeout_seconds,
         },
         "server": {"name": content.server.name, "instructions": content.server.description},
+        "lists": {"tools": content.lists.tools},
+        **({"verifier": verifier.for_gateway(where.verifier_key_file)} if verifier.on else {}),
+        **({"synadia": content.synadia.for_gateway(tenant)} if content.synadia.expose else {}),
+        "metrics": {"enabled": content.metrics.enabled, "path": content.metrics.path},
     }

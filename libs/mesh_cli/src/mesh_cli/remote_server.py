@@ -8,10 +8,10 @@ import click
 import msgspec
 
 from mcp_proto.contracts.registry import OAuthClient, ServerDefinition
-from mcp_proto.server_definitions import ERAS, TRANSPORTS, connection_problem
+from mcp_proto.server_definitions import ERAS, GRANTS, TRANSPORTS, connection_problem
 from mesh_cli.failure import Exit, Failure
 
-__all__ = ["defined", "remote_options"]
+__all__ = ["defined", "reached", "remote_options"]
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -33,10 +33,16 @@ _OPTIONS = (
         "--era", type=click.Choice(ERAS), default="auto", help="legacy: its tools ask the old way."
     ),
     click.option("--header", "headers", multiple=True, metavar="'K: V'", help="Sent to its URL."),
-    click.option("--bearer", default="", metavar="SECRET", help="Its token: env:NAME, file:PATH."),
-    click.option("--oauth-token-url", default="", metavar="URL", help="Where tokens are had."),
-    click.option("--oauth-client-id", default="", metavar="ID", help="Client at that place."),
+    click.option("--bearer", default="", metavar="SECRET", help="Token: env:, file:, aws:NAME."),
+    click.option("--oauth", type=click.Choice(GRANTS), help="Get tokens as the server asks for."),
+    click.option("--oauth-token-url", default="", metavar="URL", help="Default: it is found."),
+    click.option("--oauth-issuer", default="", metavar="URL", help="Who alone gets the secret."),
+    click.option("--oauth-client-id", default="", metavar="ID", help="Default: one is registered."),
     click.option("--oauth-secret", default="", metavar="SECRET", help="Secret of that client."),
+    click.option(
+        "--oauth-client-metadata", default="", metavar="URL", help="Document that is the client id."
+    ),
+    click.option("--oauth-redirect", default="", metavar="URL", help="As registered there."),
     click.option("--oauth-scope", "oauth_scopes", multiple=True, help="A scope to ask for."),
     click.option("--oauth-resource", default="", metavar="URI", help="Default: the server's URL."),
     click.option(
@@ -63,17 +69,12 @@ def defined(
     transport = given["transport"] or _BY_SCHEME.get(scheme, "stdio")
     remote = transport != "stdio"
     complete = msgspec.structs.replace(
-        definition,
+        reached(definition, given),
         transport=transport,
         command="" if remote else words[0],
         args=tuple(words[1:]),
         url=words[0] if remote else "",
         era=given["era"],
-        headers=_headers(given["headers"]),
-        bearer=given["bearer"],
-        oauth=_oauth(given),
-        allow_private=tuple(given["allow_private"]),
-        tls_ca_file=given["tls_ca_file"],
     )
     problem = connection_problem(complete)
     if problem is not None:
@@ -81,16 +82,32 @@ def defined(
     return complete
 
 
-def _oauth(given: Mapping[str, Any]) -> OAuthClient | None:
-    client = OAuthClient(
-        token_url=given["oauth_token_url"],
-        client_id=given["oauth_client_id"],
-        client_secret=given["oauth_secret"],
-        scopes=tuple(given["oauth_scopes"]),
-        resource=given["oauth_resource"],
+def reached(definition: ServerDefinition, given: Mapping[str, Any]) -> ServerDefinition:
+    """The definition with credentials and bounds of what is behind its URL, whatever that is."""
+    return msgspec.structs.replace(
+        definition,
+        headers=_headers(given["headers"]),
+        bearer=given["bearer"],
+        oauth=_oauth(given),
+        allow_private=tuple(given["allow_private"]),
+        tls_ca_file=given["tls_ca_file"],
     )
-    named = (client.token_url, client.client_id, client.client_secret, client.scopes)
-    return client if any(named) or client.resource else None
+
+
+def _oauth(given: Mapping[str, Any]) -> OAuthClient | None:
+    fields: dict[str, Any] = {
+        "grant": given["oauth"],
+        "token_url": given["oauth_token_url"],
+        "issuer": given["oauth_issuer"],
+        "client_id": given["oauth_client_id"],
+        "client_secret": given["oauth_secret"],
+        "client_metadata_url": given["oauth_client_metadata"],
+        "redirect_url": given["oauth_redirect"],
+        "scopes": tuple(given["oauth_scopes"]),
+        "resource": given["oauth_resource"],
+    }
+    said = {field: value for field, value in fields.items() if value}
+    return OAuthClient(**said) if said else None
 
 
 def _headers(lines: Sequence[str]) -> dict[str, str]:

@@ -18,6 +18,7 @@ __all__ = [
     "DIRECTORY",
     "KEY_FILE",
     "STATIC_TOKEN_FILE",
+    "VERIFIER_KEY_FILE",
     "Endpoint",
     "RunLock",
     "RunRecord",
@@ -29,6 +30,7 @@ __all__ = [
 DIRECTORY = ".mesh"
 KEY_FILE = "admin.key"
 """First API key of a mesh that asks for credentials."""
+VERIFIER_KEY_FILE = "verifier.key"
 STATIC_TOKEN_FILE = "static.token"  # noqa: S105 - the name of a file
 """The server's own token, there while the user's file or environment names one."""
 _PRIVATE = 0o700

@@ -4,26 +4,25 @@ The registry knows what is listed and who holds it; only the runner that holds a
 whether its child lives and why not. An operator wants one row with both.
 """
 
-import asyncio
 from collections.abc import Iterable, Mapping
 
 import msgspec
 
-from mcp_proto import buckets
-from mcp_proto.contracts import registry, tool_runner
-from mcp_proto.contracts.registry import ListServers, ServerStatus
-from mcp_proto.contracts.tool_runner import ServerView, ServerViews
-from mcp_proto.errors import MeshError
-from mesh_chassis.bucket import KV
+from mcp_proto.contracts import registry
+from mcp_proto.contracts.registry import LeftOut, ListServers, ServerStatus
+from mcp_proto.contracts.tool_runner import ServerView
+from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
+from mesh_sdk.server_views import read_views
 
-__all__ = ["ServerRow", "Trouble", "last_error", "merge", "read_views", "server_rows"]
+__all__ = ["LEFT_OUT", "ServerRow", "merge", "server_rows"]
 
-_PROBE_S = 2.0
 _NAMED_MAX = 5
 _WELL = "running"
 _OFF = "disabled"
 _FAILING = "failing"
+LEFT_OUT = "left out"
+"""State of an agent that was found and is no server here."""
 
 Pair = tuple[str, str]
 
@@ -66,21 +65,6 @@ class ServerRow(ServerStatus, frozen=True, kw_only=True, rename="camel"):
         return f"{self.reason}{last}"
 
 
-class Trouble(msgspec.Struct, frozen=True):
-    """Why a server does not serve: words for a person, and its state at the runner.
-
-    ``state`` is that of ``ServerView``; "" when no runner told.
-    """
-
-    words: str
-    state: str = ""
-
-    @property
-    def failed(self) -> bool:
-        """Whether a start has failed already."""
-        return self.state in tool_runner.FAILED_STATES
-
-
 async def server_rows(bus: Bus, *, tenant: str = "") -> list[ServerRow]:
     """Every server, sorted by owner and name.
 
@@ -92,7 +76,22 @@ async def server_rows(bus: Bus, *, tenant: str = "") -> list[ServerRow]:
         MeshError: the registry does not answer.
     """
     listed = await bus.operation(registry.list_servers, ListServers(tenant=tenant))
-    return merge(listed.servers, await read_views(bus), tenant=tenant)
+    rows = merge(listed.servers, await read_views(bus), tenant=tenant)
+    return [*rows, *(_left_out(one) for one in listed.left_out)]
+
+
+def _left_out(one: LeftOut) -> ServerRow:
+    """An agent that discovery found and could not use; it may be named like a server."""
+    return ServerRow(
+        tenant=PLATFORM,
+        server=one.name,
+        state=LEFT_OUT,
+        instances=(),
+        tools=0,
+        hash="",
+        defined=one.origin,
+        reason=one.reason,
+    )
 
 
 def merge(
@@ -142,45 +141,3 @@ def _state(row: ServerStatus, view: ServerView) -> Pair:
             return "down", view.reason or "it is stopped"
         case _:
             return view.state, view.reason
-
-
-async def read_views(bus: Bus) -> dict[Pair, ServerView]:
-    """What the runners that live say, by owner and name."""
-    found: dict[Pair, ServerView] = {}
-    answers = await asyncio.gather(*(_views(bus, name) for name in await _runners(bus)))
-    for view in (view for answer in answers for view in answer):
-        known = found.get((view.tenant, view.server))
-        # A runner that holds it knows more than one that only refuses its definition.
-        if known is None or known.state == "refused":
-            found[view.tenant, view.server] = view
-    return found
-
-
-async def last_error(bus: Bus, owner: str, server: str) -> Trouble:
-    """Why a server that is down does not serve, in the words of its runner.
-
-    Args:
-        bus: connected as the operator, who alone may ask.
-        owner: tenant of the server; ``_`` = shared.
-        server: its name.
-    """
-    found = (await read_views(bus)).get((owner, server))
-    if found is None:
-        return Trouble("no runner serves it")
-    if found.state == _WELL:
-        return Trouble("it answers again")
-    return Trouble(found.reason or f"it is {found.state}", found.state)
-
-
-async def _runners(bus: Bus) -> list[str]:
-    """Instances of tool-runner that live, by their heartbeats."""
-    keys = await KV.bind(bus, buckets.INSTANCES).keys(f"{tool_runner.SERVICE}.")
-    return [key.partition(".")[2] for key in keys]
-
-
-async def _views(bus: Bus, instance: str) -> tuple[ServerView, ...]:
-    try:
-        reply = await bus.request(tool_runner.views_subject(instance), timeout_s=_PROBE_S)
-        return msgspec.json.decode(reply.payload, type=ServerViews).servers
-    except (MeshError, msgspec.DecodeError):
-        return ()  # it has just gone, or answers something else

@@ -2,32 +2,57 @@
 
 Names come from earlier systems (compatibility contract, sections 5 and 7), so their files keep
 working. What such a file may hold and this version does not use yet is accepted where ignoring
-it is harmless and said on the status screen; where a user would rely on it (a verifier in front
-of every request) the start is refused.
+it is harmless and said on the status screen; where a user would rely on it the start is refused.
 """
 
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import msgspec
 from msgspec import Meta
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.contracts.tasks import policy_problem
 from mcp_proto.contracts.virtuals import VirtualServer
-from mcp_proto.ids import is_server_name
+from mcp_proto.discovery import AgentsTable, DiscoveryTable
+from mcp_proto.endpoints import metrics_path_problem
+from mcp_proto.ids import is_server_name, is_tenant_id
+from mcp_proto.names import RESERVED_SERVERS
 from mcp_proto.server_definitions import prefix_problem
 from mcp_proto.server_types import server_problem
+from mcp_proto.subjects import PLATFORM
 from mcp_proto.virtual_servers import virtual_problem
 from mesh_chassis.config import ConfigError, load
 from mesh_cli.failure import Exit, Failure
+from mesh_cli.tables.around import around_problems
+from mesh_cli.tables.containers import ContainersTable
+from mesh_cli.tables.integrations import IntegrationsTable
+from mesh_cli.tables.leafnodes import LeafnodesTable
+from mesh_cli.tables.lists import ListsTable
+from mesh_cli.tables.storage import VARIABLES as STORAGE_VARIABLES
+from mesh_cli.tables.storage import StorageTable
+from mesh_cli.tables.synadia import SynadiaTable
 
-__all__ = ["DEFAULT_FILE", "SAMPLE_SERVER", "TOKEN_VARIABLE", "MeshFile", "read"]
+__all__ = [
+    "DEFAULT_FILE",
+    "SAMPLE_SERVER",
+    "TOKEN_VARIABLE",
+    "MeshFile",
+    "Problem",
+    "UserFile",
+    "overrides",
+    "problems",
+    "read",
+]
 
 DEFAULT_FILE = "mesh.toml"
 SAMPLE_SERVER = "time"
 """Server that runs when the user named none, so that a first call has something to call."""
+
+RESERVED = frozenset({*RESERVED_SERVERS, "kv", "artifacts", "events", "echo"})
+"""Names of what every mesh has itself."""
 
 LOOPBACK = "127.0.0.1"
 """Where a mesh listens that was not told otherwise."""
@@ -91,7 +116,12 @@ class SecurityTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class MetricsTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[metrics]``: accepted; the HTTP edge of this version always serves ``/metrics``."""
+    """``[metrics]``: Prometheus metrics on the HTTP edge.
+
+    Attributes:
+        enabled: False = the path answers 404.
+        path: where they are.
+    """
 
     enabled: bool = True
     path: str = "/metrics"
@@ -131,8 +161,22 @@ class LogTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     level: Annotated[str, Meta(pattern=r"\A(?i:debug|info|warning|error)\Z")] = "info"
 
 
+class FirecrackerTable(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """``[firecracker]``: accepted while it is off; not available in this version.
+
+    Attributes:
+        enabled: True is refused.
+        socket_path: not used.
+        vm_id_prefix: not used.
+    """
+
+    enabled: bool = False
+    socket_path: str = ""
+    vm_id_prefix: str = ""
+
+
 class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """The whole file. The last four tables belong to later versions (see the module)."""
+    """The whole file. The last table belongs to a later version (see the module)."""
 
     server: ServerTable = ServerTable()
     tcp: TcpTable = TcpTable()
@@ -141,12 +185,17 @@ class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     performance: PerformanceTable = PerformanceTable()
     log: LogTable = LogTable()
     upstreams: UpstreamsTable = UpstreamsTable()
+    containers: ContainersTable = ContainersTable()
+    storage: StorageTable = StorageTable()
+    lists: ListsTable = ListsTable()
+    leafnodes: LeafnodesTable = LeafnodesTable()
     mcp_servers: tuple[ServerDefinition, ...] = ()
     virtual_servers: tuple[VirtualServer, ...] = ()
-    agents: dict[str, Any] = {}
-    discovery: dict[str, Any] = {}
-    integrations: dict[str, Any] = {}
-    firecracker: dict[str, Any] = {}
+    agents: AgentsTable = AgentsTable()
+    discovery: DiscoveryTable = DiscoveryTable()
+    integrations: IntegrationsTable = IntegrationsTable()
+    synadia: SynadiaTable = SynadiaTable()
+    firecracker: FirecrackerTable = FirecrackerTable()
 
 
 class UserFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -164,6 +213,7 @@ _ENVIRONMENT: dict[str, tuple[str, type]] = {
     "MCP_TCP_PORT": ("tcp.port", int),
     TOKEN_VARIABLE: ("security.auth_token", str),
     "MCP_LOG_LEVEL": ("log.level", str),
+    **{name: (key, str) for name, key in STORAGE_VARIABLES.items()},
 }
 
 
@@ -181,10 +231,12 @@ def read(path: str | None, env: Mapping[str, str], *, folder: Path | None = None
     chosen = Path(path) if path is not None else (folder or Path.cwd()) / DEFAULT_FILE
     found = path is not None or chosen.is_file()
     try:
-        content = load(MeshFile, chosen if found else None, env, _overrides(env))
+        content = load(MeshFile, chosen if found else None, env, overrides(env))
     except ConfigError as error:
         raise _bad(str(error)) from None
-    _check(content, str(chosen) if found else "environment")
+    source = str(chosen) if found else "environment"
+    for problem in problems(content):
+        raise _bad(f"{source}: {problem.key}: {problem.text}")
     return UserFile(
         path=str(chosen.absolute()) if found else "", content=content, unused=_unused(content)
     )
@@ -194,73 +246,117 @@ def _bad(text: str) -> Failure:
     return Failure(text, mend="correct the file and start again", code=Exit.CONFIG)
 
 
-def _overrides(env: Mapping[str, str]) -> dict[str, object]:
-    overrides: dict[str, object] = {}
+def overrides(env: Mapping[str, str]) -> dict[str, object]:
+    """Keys that variables of the environment set, over the file.
+
+    Raises:
+        Failure: one of them is no number.
+    """
+    found: dict[str, object] = {}
     for name, (key, kind) in _ENVIRONMENT.items():
         text = env.get(name)
         if not text:
             continue
         try:
-            overrides[key] = kind(text)
+            found[key] = kind(text)
         except ValueError:
             raise _bad(f"environment variable {name}: {text!r} is not a number") from None
-    return overrides
+    return found
 
 
-def _check(content: MeshFile, source: str) -> None:
+class Problem(msgspec.Struct, frozen=True):
+    """What is wrong at a key of the file; ``text`` never shows a secret."""
+
+    key: str
+    text: str
+
+    @classmethod
+    def of(cls, words: str) -> "Problem":
+        """From ``key: text``."""
+        key, _, text = words.partition(": ")
+        return cls(key, text)
+
+
+def problems(content: MeshFile) -> Iterator[Problem]:
+    """Everything that keeps a mesh from starting with a file whose shape is right."""
+    yield from _server_problems(content.mcp_servers)
+    yield from _virtual_problems(content.virtual_servers)
+    problem = content.storage.problem() or content.leafnodes.problem()
+    if problem is not None:
+        yield Problem.of(problem)
+    yield from _token_problems(content.security.auth_token)
+    if "*" in content.security.cors_origins:
+        yield Problem("security.cors_origins", "name each origin; * is not allowed")
+    problem = metrics_path_problem(content.metrics.path)
+    if problem is not None:
+        yield Problem("metrics.path", problem)
+    problem = content.synadia.problem("t")  # whichever tenant it will be, its name is valid
+    if problem is not None:
+        yield Problem.of(problem)
+    problem = content.integrations.marketeer.problem()
+    if problem is not None:
+        yield Problem.of(f"integrations.marketeer.{problem}")
+    names = RESERVED | {one.name for one in content.mcp_servers}
+    for words in around_problems(
+        content.agents, content.discovery, content.integrations.dragonfly, names
+    ):
+        yield Problem.of(words)
+    if content.firecracker.enabled:
+        yield Problem("firecracker.enabled", "not available in this version")
+
+
+def _server_problems(servers: tuple[ServerDefinition, ...]) -> Iterator[Problem]:
     seen: set[str] = set()
-    for index, server in enumerate(content.mcp_servers):
-        key = f"{source}: mcp_servers[{index}]"
+    for index, server in enumerate(servers):
+        key = f"mcp_servers[{index}]"
         if not is_server_name(server.name):
-            raise _bad(
-                f"{key}.name: {server.name!r} cannot be a server name: letters, digits, '_', '.' "
-                "and '-', at most 40, no '__'"
+            yield Problem(
+                f"{key}.name",
+                f"{server.name!r} cannot be a server name: letters, digits, '_', '.' "
+                "and '-', at most 40, no '__'",
             )
-        if server.name in seen:
-            raise _bad(f"{key}.name: {server.name!r} is used twice")
+        elif server.name in seen:
+            yield Problem(f"{key}.name", f"{server.name!r} is used twice")
+        elif server.name in RESERVED:
+            yield Problem(f"{key}.name", f"{server.name!r} is the name of something built in")
         seen.add(server.name)
         problem = server_problem(server) or prefix_problem(server)
         if problem is not None:
-            raise _bad(f"{key}: {problem}")
-    _check_virtuals(content.virtual_servers, source)
-    _check_token(content.security.auth_token, source)
-    for name, table in content.integrations.items():
-        if isinstance(table, dict) and table.get("enabled") is True:
-            raise _bad(f"{source}: integrations.{name}.enabled: not available in this version")
-    if content.firecracker.get("enabled") is True:
-        raise _bad(f"{source}: firecracker.enabled: not available in this version")
-    if content.discovery.get("enabled") is True and content.discovery.get("type") != "nats":
-        raise _bad(f'{source}: discovery.type: only "nats" is available in this version')
+            yield Problem(key, problem)
+        problem = policy_problem(server.task, server.task_tools)
+        if problem is not None:
+            yield Problem(f"{key}.task", problem)
+        if server.concurrency < 1 or server.timeout_s <= 0:
+            yield Problem(key, "concurrency and timeout_s must be positive")
+        if server.tenant != PLATFORM and not is_tenant_id(server.tenant):
+            yield Problem(f"{key}.tenant", f"{server.tenant!r} is no tenant")
 
 
-def _check_virtuals(virtuals: tuple[VirtualServer, ...], source: str) -> None:
+def _virtual_problems(virtuals: tuple[VirtualServer, ...]) -> Iterator[Problem]:
     seen: set[tuple[str, str]] = set()
     for index, virtual in enumerate(virtuals):
-        key = f"{source}: virtual_servers[{index}]"
+        key = f"virtual_servers[{index}]"
         problem = virtual_problem(virtual)
         if problem is not None:
-            raise _bad(f"{key}.{problem}")
-        if (virtual.tenant, virtual.name) in seen:
-            raise _bad(f"{key}.name: {virtual.name!r} is used twice")
+            yield Problem.of(f"{key}.{problem}")
+        elif (virtual.tenant, virtual.name) in seen:
+            yield Problem(f"{key}.name", f"{virtual.name!r} is used twice")
         seen.add((virtual.tenant, virtual.name))
 
 
-def _check_token(token: str, source: str) -> None:
+def _token_problems(token: str) -> Iterator[Problem]:
     """The token itself is never shown."""
-    key = f"{source}: security.auth_token (or {TOKEN_VARIABLE})"
+    key = f"security.auth_token (or {TOKEN_VARIABLE})"
     if token and _TOKEN.fullmatch(token) is None:
-        raise _bad(f"{key}: a token has 16 to 1024 visible ASCII characters")
+        yield Problem(key, "a token has 16 to 1024 visible ASCII characters")
     if _OWN_KEY.match(token):
         # A client's shell may export it; as the server's token it would outlive its revocation.
-        raise _bad(f"{key}: holds a key that a mesh made; unset it, or choose a token of your own")
+        yield Problem(key, "holds a key that a mesh made; unset it, or choose a token of your own")
 
 
 def _unused(content: MeshFile) -> tuple[str, ...]:
-    names = [
-        f"[{name}]"
-        for name in ("agents", "discovery", "integrations", "firecracker")
-        if getattr(content, name)
-    ]
-    if content.metrics != MetricsTable():
-        names.append("[metrics] (the HTTP edge always serves /metrics)")
+    names = ["[firecracker]"] if content.firecracker != FirecrackerTable() else []
+    verifier = content.integrations.marketeer
+    if verifier.enabled and not verifier.on:
+        names.append("[integrations.marketeer] (verify_all_requests is off)")
     return tuple(names)

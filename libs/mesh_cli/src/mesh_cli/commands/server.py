@@ -21,11 +21,14 @@ from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
 from mesh_cli import jetstream, terminal
 from mesh_cli.connection import connected
+from mesh_cli.deployed_server import deployed, deployed_options
 from mesh_cli.failure import Exit, Failure
+from mesh_cli.login import signed_in
 from mesh_cli.options import DURATION, connection_options, target
 from mesh_cli.platform import ask, operator_bus
 from mesh_cli.remote_server import defined, remote_options
-from mesh_cli.upstreams import ServerRow, Trouble, last_error, server_rows
+from mesh_cli.upstreams import ServerRow, server_rows
+from mesh_sdk.server_views import Trouble, last_error
 
 __all__ = ["command"]
 
@@ -43,10 +46,11 @@ def command() -> None:
 
 @command.command("add", context_settings={"ignore_unknown_options": False})
 @click.argument("name")
-@click.argument("words", nargs=-1, required=True, metavar="URL | -- COMMAND [ARGS]…")
+@click.argument("words", nargs=-1, metavar="[URL | -- COMMAND [ARGS]…]")
 @click.option("--env", "variables", multiple=True, metavar="K=V", help="A variable for it.")
 @click.option("--cwd", default="", help="Its working directory.")
 @remote_options
+@deployed_options
 @click.option("--tenant", default=PLATFORM, help="Owner; default: shared by all tenants.")
 @click.option("--call-timeout", type=DURATION, default="30s", help="Longest call.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=32, help="Calls in flight.")
@@ -57,8 +61,9 @@ def command() -> None:
 def add(name: str, words: tuple[str, ...], **given: Any) -> None:
     """Add MCP server NAME, which is at URL or runs COMMAND; wait until its tools are there.
 
+    With --image it is run in a container, with --type by the runner itself (docker, prometheus, …).
     A URL is http(s)://… (streamable HTTP of either era, or --transport sse) or tcp://HOST:PORT.
-    Secrets are named, never given: env:NAME or file:PATH, as the runner sees them.
+    Secrets are named, never given: env:NAME, file:PATH or aws:NAME, as the runner sees them.
     """
     if not is_server_name(name):
         raise Failure(
@@ -75,7 +80,15 @@ def add(name: str, words: tuple[str, ...], **given: Any) -> None:
         timeout_s=given["call_timeout"],
         concurrency=given["concurrency"],
     )
-    definition = defined(plain, words, given)
+    definition = deployed(plain, words, given)
+    if definition is None:
+        if not words:
+            raise Failure(
+                "a server is at a URL, runs a command, or has a --type or an --image",
+                mend="see mesh server add --help",
+                code=Exit.USAGE,
+            )
+        definition = defined(plain, words, given)
     goal = target(given)
 
     async def run() -> ServerStatus | None:
@@ -137,6 +150,18 @@ def remove(name: str, tenant: str, **given: Any) -> None:
     params = ServerRemove(name=name, tenant=tenant)
     asyncio.run(ask(goal, lambda bus: bus.operation(registry.server_remove, params)))
     terminal.line(f"removed {name}")
+
+
+@command.command("login")
+@click.argument("name")
+@click.option("--tenant", default=PLATFORM, help="Owner; default: shared.")
+@click.option("--wait", "wait_s", type=DURATION, default="5m", help="How long you may take.")
+@connection_options
+def login(name: str, tenant: str, wait_s: float, **given: Any) -> None:
+    """Sign in to a server that wants a person's consent (OAuth)."""
+    goal = target(given)
+    asyncio.run(ask(goal, lambda bus: signed_in(bus, tenant, name, wait_s=wait_s)))
+    terminal.line(f"signed in to {name}; mesh server list shows when its tools are there")
 
 
 @command.command("restart")

@@ -14,7 +14,7 @@ from mesh_cli.platform import ask
 
 __all__ = ["command"]
 
-_DEFAULT_ALLOW = ("kv:*", "echo:*")
+_DEFAULT_ALLOW = ("kv:*", "artifacts:*", "events:*", "echo:*")
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -66,7 +66,7 @@ def add(
     settings: tuple[str, ...],
     **given: Any,
 ) -> None:
-    """Add tenant NAME. Without --allow its principals may use kv:* and echo:*."""
+    """Add tenant NAME. Without --allow its principals may use the built-in tools."""
     goal = target(given)
     pairs: dict[str, str] = {}
     for setting in settings:

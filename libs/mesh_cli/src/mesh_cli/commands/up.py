@@ -8,6 +8,7 @@ from typing import Any
 import click
 
 from mesh_cli import ports
+from mesh_cli.config_check.checking import read_again
 from mesh_cli.launch import Options, run
 from mesh_cli.options import with_state
 from mesh_cli.state import DIRECTORY
@@ -27,6 +28,7 @@ _PORT = click.IntRange(0, 65535)
 @click.option("--tcp-port", type=_PORT, help="TCP port (default 9500 or the next free one).")
 @click.option("--nats-port", type=_PORT, help="NATS port (default 4222 or the next free one).")
 @click.option("--no-sample", is_flag=True, help="Do not run the sample server.")
+@click.option("--watch", is_flag=True, help="Reload whenever the user file changes.")
 @click.option("-j", "--json", "as_json", is_flag=True, help="Print the status as one JSON line.")
 @with_state
 def command(config: str | None, state: str | None, **given: Any) -> int:
@@ -44,8 +46,10 @@ def command(config: str | None, state: str | None, **given: Any) -> int:
         nats_port=_port(given["nats_port"]),
         sample=not given["no_sample"],
         as_json=given["as_json"],
+        watch=given["watch"],
     )
-    return asyncio.run(run(user, options))
+    folder = Path.cwd()
+    return asyncio.run(run(user, options, lambda: read_again(config, os.environ, folder)))
 
 
 def _port(given: int | None) -> int:

@@ -20,7 +20,7 @@ from mesh_cli.last_words import last_words
 from mesh_cli.options import Target
 from mesh_cli.platform import operator_bus
 from mesh_cli.state import RunRecord, StateDir
-from mesh_cli.upstreams import ServerRow, server_rows
+from mesh_cli.upstreams import LEFT_OUT, ServerRow, server_rows
 
 __all__ = [
     "check_broker",
@@ -132,6 +132,13 @@ async def check_upstreams(target: Target, state: StateDir) -> list[Finding]:
 
 
 def _dead(row: ServerRow) -> Finding:
+    if row.state == LEFT_OUT:
+        return Finding(
+            check="discovery",
+            what=f"agent {row.server}, found in {row.defined}, is left out: {row.reason}",
+            why="nobody can call it here",
+            mend="give one of the two another name, or correct what is announced",
+        )
     owner = "" if row.tenant == PLATFORM else f" --tenant {row.tenant}"
     return Finding(
         check="upstream",

@@ -10,10 +10,11 @@ from pathlib import Path
 from mesh_chassis.broker_config import public_of
 from mesh_cli import ports, user_file
 from mesh_cli.bootstrap import KEK_FILE, PEPPER_FILE
+from mesh_cli.config_check.checking import check
 from mesh_cli.doctor.files import read_service, read_text, service_files
 from mesh_cli.doctor.finding import Finding
 from mesh_cli.doctor.listeners import who_listens
-from mesh_cli.failure import Exit, Failure
+from mesh_cli.failure import Exit
 from mesh_cli.plan import SERVICE_MODULES, users
 from mesh_cli.state import RunRecord, StateDir
 
@@ -31,15 +32,16 @@ _CHECK_CONFIG_S = 20.0
 
 
 def check_user_file(path: str | None, env: Mapping[str, str]) -> Iterator[Finding]:
-    """``mesh.toml`` and its environment."""
-    try:
-        user_file.read(path, env)
-    except Failure as failure:
+    """``mesh.toml`` and its environment: everything that ``mesh config check`` finds."""
+    checked = check(path, env)
+    for one in checked.found:
+        # A file that mesh up takes may still name what is not there.
+        starts = checked.user is not None
         yield Finding(
             check="config",
-            what=failure.what,
-            why="mesh up refuses to start with it",
-            mend=failure.mend,
+            what=str(one),
+            why="what needs it does not run" if starts else "mesh up refuses to start with it",
+            mend="correct the file, then mesh reload or start again",
         )
 
 

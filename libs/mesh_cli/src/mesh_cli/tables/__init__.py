@@ -1,0 +1,1 @@
+"""Tables of ``mesh.toml`` that are too large for the module of the file."""
