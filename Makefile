@@ -8,9 +8,10 @@ STAMP := $(VENV)/.installed
 MEMBERS := $(wildcard libs/*/pyproject.toml services/*/pyproject.toml)
 EDITABLE := $(foreach m,$(MEMBERS),-e $(dir $(m)))
 UP ?=
+NAME ?=
 ARGS ?=
 
-.PHONY: help install up down test test-all test-containers lint format types check conformance bench bench-search docs lock clean
+.PHONY: help install up down test test-all test-containers example lint format types check conformance bench bench-search docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -34,6 +35,9 @@ up: $(STAMP) ## Start a local mesh in the foreground (UP="--gateways 2 --runners
 
 down: $(STAMP) ## Stop the mesh that runs from this folder
 	@$(BIN)/mesh down
+
+example: $(STAMP) ## Run an example by its folder's name (NAME=orchestrator); without NAME: which there are
+	@exec $(BIN)/python examples/run.py $(NAME)
 
 test: $(STAMP) ## Unit, architecture, integration and end-to-end tests
 	@$(BIN)/python -m pytest -n auto --dist loadfile -m "not containers and not slow" $(ARGS)

@@ -20,7 +20,7 @@ from msgspec import inspect as shapes
 
 from mcp_proto import broker_rights, buckets, errors, limits, subjects
 from mcp_proto.contracts import Operation, registry, tenant_auth, virtuals
-from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.contracts.registry import OAuthClient, ServerDefinition
 from mcp_proto.contracts.virtuals import (
     Argument,
     VirtualPrompt,
@@ -28,14 +28,19 @@ from mcp_proto.contracts.virtuals import (
     VirtualServer,
     VirtualTool,
 )
+from mcp_proto.discovery import KnownAgent
 from mesh_chassis import metrics
 from mesh_chassis.config import ENV_PREFIX
 from mesh_cli import user_file
+from mesh_cli.config_check.schema import schema as config_schema
 from mesh_cli.main import cli
+from mesh_cli.tables.synadia import ExposeTable
 
 __all__ = ["FOLDER", "pages", "write"]
 
 FOLDER = Path(__file__).parents[1] / "docs" / "reference"
+SCHEMA = "mesh.schema.json"
+"""JSON Schema of the user's file, beside the pages."""
 WIDTH = 126
 HELP_WIDTH = 100
 SHARED_TABLES = ("service", "bus", "log", "telemetry", "ops")
@@ -45,6 +50,7 @@ CONFIGS = (
     ("registry", "registry.config", "RegistryConfig"),
     ("tenant-auth", "tenant_auth.config", "TenantAuthConfig"),
     ("tool-runner", "tool_runner.config", "ToolRunnerConfig"),
+    ("agent", "mesh_sdk.agent.config", "AgentConfig"),
 )
 _BELOW = {
     "mcp_servers": "#an-mcp-server-mcp_servers",
@@ -69,7 +75,9 @@ def pages() -> dict[str, str]:
         "broker-rights.md": _broker_rights,
         "commands.md": _commands,
     }
-    return {name: "\n".join(make()).rstrip() + "\n" for name, make in made.items()}
+    texts = {name: "\n".join(make()).rstrip() + "\n" for name, make in made.items()}
+    schema = msgspec.json.format(msgspec.json.encode(config_schema()), indent=2).decode()
+    return {**texts, SCHEMA: f"{schema}\n"}
 
 
 def write(folder: Path = FOLDER) -> list[str]:
@@ -81,7 +89,7 @@ def write(folder: Path = FOLDER) -> list[str]:
     folder.mkdir(parents=True, exist_ok=True)
     wanted = pages()
     changed: list[str] = []
-    for path in folder.glob("*.md"):
+    for path in (*folder.glob("*.md"), *folder.glob("*.json")):
         if path.name not in wanted:
             path.unlink()
             changed.append(path.name)
@@ -180,12 +188,13 @@ def _index() -> Iterator[str]:
         ("buckets", "key-value buckets and who writes them"),
         ("errors", "every kind of error with code, HTTP status and outcome"),
         ("limits", "bounds that several parts share"),
-        ("config", "configuration files: mesh.toml and one per service"),
+        ("config", "configuration files: mesh.toml and one per service; for editors"),
         ("metrics", "Prometheus metrics"),
         ("broker-rights", "what each process may publish and subscribe"),
         ("commands", "the mesh command"),
     ):
-        yield f"- [{name}]({name}.md): {text}"
+        schema = f" [{SCHEMA}]({SCHEMA})" if name == "config" else ""
+        yield f"- [{name}]({name}.md): {text}{schema}"
 
 
 # Subjects
@@ -359,6 +368,9 @@ def _broker_rights() -> Iterator[str]:
     yield ""
     for service in (*broker_rights.SERVICES, "stdio"):
         yield from _rights(service, broker_rights.rights_of(service, "INSTANCE"))
+    yield from _rights(
+        "an agent of the SDK", broker_rights.agent_rights("TENANT", "INSTANCE", ("NAME",))
+    )
     yield from _rights("a tenant's plain NATS client", broker_rights.client_rights("TENANT"))
     yield from _rights("operator (the mesh command)", broker_rights.operator_rights())
 
@@ -406,11 +418,14 @@ def _config() -> Iterator[str]:
     yield from _keys(ServerDefinition, "")
     yield ""
     for title, struct in (
+        ("`[mcp_servers.oauth]`", OAuthClient),
         ("A virtual server: `[[virtual_servers]]`", VirtualServer),
         ("`[[virtual_servers.tools]]`", VirtualTool),
         ("`[virtual_servers.tools.arguments.NAME]`", Argument),
         ("`[[virtual_servers.prompts]]`", VirtualPrompt),
         ("`[[virtual_servers.resources]]`", VirtualResource),
+        ("`[[synadia.expose]]`", ExposeTable),
+        ("`[[agents.known]]`", KnownAgent),
     ):
         yield from (f"## {title}", "", *_wrapped(_summary(struct)), "", *_keys(struct, ""), "")
 
@@ -445,6 +460,10 @@ def _tables(
 def _keys(struct: StructType, prefix: str) -> Iterator[str]:
     texts = _attributes(struct)
     for field in msgspec.structs.fields(struct):
+        inner = _bare(shapes.type_info(field.type))
+        if isinstance(inner, shapes.StructType):
+            yield from _keys(inner.cls, f"{prefix}{field.encode_name}.")
+            continue
         facts = f"({_kind(shapes.type_info(field.type))}; {_default(field)})"
         yield from _item(prefix + field.encode_name, facts, texts.get(field.name, ""))
 

@@ -25,6 +25,15 @@ def entries(text: str) -> list[str]:
     return [line.split("`")[1] for line in text.splitlines() if line.startswith("- `")]
 
 
+def keys_in(text: str) -> list[str]:
+    """Keys that hold one value; tables of free names and lists of tables are documented beside."""
+    return [
+        line.split("`")[1]
+        for line in text.splitlines()
+        if line.startswith("- `") and "(table of " not in line and "(list of table" not in line
+    ]
+
+
 def section(text: str, title: str) -> str:
     return text.partition(f"\n## {title}\n")[2].partition("\n## ")[0]
 
@@ -39,7 +48,7 @@ def keys_of(struct: type[msgspec.Struct]) -> set[str]:
 
 
 def test_every_page_is_what_make_docs_would_write(made: dict[str, str]) -> None:
-    found = {path.name: path.read_text() for path in FOLDER.glob("*.md")}
+    found = {path.name: path.read_text() for path in FOLDER.iterdir()}
     stale = sorted(name for name in made.keys() | found.keys() if made.get(name) != found.get(name))
     assert not stale, f"run make docs: {', '.join(stale)}"
 
@@ -79,12 +88,12 @@ def test_every_key_of_a_service_has_one_entry(made: dict[str, str], service: str
     every = keys_of(config_type(service))
     shared = {key for key in every if key.partition(".")[0] in SHARED_TABLES}
     assert sorted(entries(section(text, "Every service"))) == sorted(shared)
-    assert sorted(entries(section(text, service))) == sorted(every - shared)
+    assert sorted(keys_in(section(text, service))) == sorted(every - shared)
 
 
 def test_every_key_of_the_users_file_has_one_entry(made: dict[str, str]) -> None:
     text = section(made["config.md"], "mesh.toml").partition("### Environment")[0]
-    assert sorted(entries(text)) == sorted(keys_of(MeshFile))
+    assert sorted(keys_in(text)) == sorted(keys_of(MeshFile))
 
 
 def test_every_field_of_a_shared_table_says_what_it_means(made: dict[str, str]) -> None:
@@ -98,7 +107,7 @@ def test_no_page_exceeds_the_width_of_the_documentation(made: dict[str, str]) ->
         f"{name}: {line}"
         for name, text in made.items()
         for line in text.splitlines()
-        if len(line) > 130 and not line.startswith("|")
+        if len(line) > 130 and not line.startswith("|") and name.endswith(".md")
     ]
     assert not long
 

@@ -17,7 +17,7 @@ import time
 from pathlib import Path
 
 import uvloop
-from tests.benchmarks import against, many_tools
+from tests.benchmarks import against, large, many_tools
 from tests.benchmarks.cases import Row, measure
 from tests.benchmarks.cluster import mesh_up, process
 from tests.benchmarks.report import bounds, bounds_table, table, write
@@ -37,13 +37,19 @@ def run(seconds: float, rounds: int, only: str) -> list[Row]:
         port = free_port()
         floor = "tests.benchmarks.floor"
         address = (mesh.nats_url, mesh.operator_seed)
+        state = str(Path(mesh.operator_seed).parents[1])
         with (
             process("-m", floor, "echo", *address, ready=True) as echo,
             process("-m", floor, "http", *address, str(port), ready=False) as http,
+            process("-m", "tests.benchmarks.echo_agent", state, ready=True) as agent,
         ):
+            mesh.agent = True
             _await_port(port)
-            pids = {**mesh.pids, "floor-echo": echo.pid, "floor-http": http.pid}
-            return uvloop.run(measure(mesh, pids, port, seconds=seconds, rounds=rounds, only=only))
+            pids = {**mesh.pids, "floor-echo": echo.pid, "floor-http": http.pid, "agent": agent.pid}
+            rows = uvloop.run(measure(mesh, pids, port, seconds=seconds, rounds=rounds, only=only))
+            if any(only in case for case in large.CASES):
+                rows += uvloop.run(large.measure(mesh, seconds, rounds))
+            return rows
 
 
 def _await_port(port: int) -> None:

@@ -12,9 +12,11 @@ from tests.benchmarks.cluster import Cpu, Mesh, resident_mb
 from tests.benchmarks.floor import SUBJECT, connect
 from tests.benchmarks.load import Result, http_load, lines_load, quantile
 
-__all__ = ["WARM_UP_S", "Row", "cases", "measure"]
+__all__ = ["WARM_UP_S", "Row", "cases", "measure", "modern_request"]
 
 WARM_UP_S = 0.5
+PUT_BUCKET = "bench"
+PUT_BODY = b'{"n":1,"text":"a short value"}'
 META = (
     '"_meta":{"io.modelcontextprotocol/protocolVersion":"2026-07-28",'
     '"io.modelcontextprotocol/clientCapabilities":{},'
@@ -76,6 +78,15 @@ def _modern(tool: str) -> dict[str, str]:
     }
 
 
+def modern_request(method: str, target: str, params: dict[str, object]) -> bytes:
+    """A whole ``POST /mcp`` of the modern era about the tool or resource ``target``."""
+    member = "uri" if method.startswith("resources/") else "name"
+    tail = json.dumps({member: target, **params})[1:]
+    body = f'{{"jsonrpc":"2.0","id":1,"method":"{method}","params":{{{META},{tail}}}'.encode()
+    headers = {**_modern(target), "Mcp-Method": method}
+    return _post("/mcp", headers, lambda _: body)(1)
+
+
 def _open_session(port: int) -> dict[str, str]:
     body = {
         "jsonrpc": "2.0",
@@ -112,13 +123,39 @@ async def _bare_nats(mesh: Mesh, window: int, seconds: float) -> Result:
     return Result(latencies_s=latencies, wall_s=wall)
 
 
+async def _bare_put(mesh: Mesh, window: int, seconds: float) -> Result:
+    """Acknowledged writes of the same size into a bucket like the tenant's, without the mesh."""
+    connection = await connect(mesh.nats_url, mesh.operator_seed)
+    await connection.jetstream().create_key_value(bucket=PUT_BUCKET, history=1)
+    latencies: list[float] = []
+    begin = time.perf_counter()
+    end = begin + seconds
+
+    async def worker() -> None:
+        while (sent := time.perf_counter()) < end:
+            await connection.request(f"$KV.{PUT_BUCKET}.key", PUT_BODY, timeout=5)
+            latencies.append(time.perf_counter() - sent)
+
+    await asyncio.gather(*(worker() for _ in range(window)))
+    wall = time.perf_counter() - begin
+    await connection.close()
+    return Result(latencies_s=latencies, wall_s=wall)
+
+
 def cases(mesh: Mesh, floor_port: int = 0) -> dict[str, Case]:
     """Every case by name; those of the floor need its port."""
     session = _open_session(mesh.http_port)
     echo = '{"message":"x"}'
 
-    def http(port: int, path: str, headers: dict[str, str], meta: str, connections: int) -> Case:
-        request = _post(path, headers, lambda n: _body(n, "echo", echo, meta))
+    def http(
+        port: int,
+        path: str,
+        headers: dict[str, str],
+        meta: str,
+        connections: int,
+        tool: str = "echo",
+    ) -> Case:
+        request = _post(path, headers, lambda n: _body(n, tool, echo, meta))
         return lambda seconds: http_load(
             "127.0.0.1", port, request, proof=b"x", connections=connections, seconds=seconds
         )
@@ -134,7 +171,27 @@ def cases(mesh: Mesh, floor_port: int = 0) -> dict[str, Case]:
         )
 
     modern = _modern("echo")
+    key = '{"key":"bench/value"}'
+    value = '{"key":"bench/value","value":{"n":1,"text":"a short value"}}'
+
+    def agent(connections: int) -> Case:
+        headers = _modern("bench__echo")
+        return http(mesh.http_port, "/mcp", headers, META, connections, "bench__echo")
+
+    # Only where one runs beside the mesh: not in a comparison with another checkout.
+    agents = (
+        {
+            "agent HTTP modern, 1 connection": agent(1),
+            "agent HTTP modern, 64 connections": agent(64),
+        }
+        if mesh.agent
+        else {}
+    )
     return {
+        **agents,
+        "bare JetStream put, 64 in flight": lambda s: _bare_put(mesh, 64, s),
+        "mesh TCP kv_set, 64 in flight": tcp("kv_set", value, 64),
+        "mesh TCP kv_get, 64 in flight": tcp("kv_get", key, 64),
         "bare NATS, 1 in flight": lambda s: _bare_nats(mesh, 1, s),
         "bare NATS, 64 in flight": lambda s: _bare_nats(mesh, 64, s),
         "floor HTTP, 1 connection": http(floor_port, "/", _JSON, META, 1),

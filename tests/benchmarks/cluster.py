@@ -35,6 +35,8 @@ class Mesh(msgspec.Struct):
     nats_url: str
     operator_seed: str
     pids: dict[str, int]
+    agent: bool = False
+    """Whether an agent of the SDK serves ``bench__echo`` beside it."""
 
 
 class Cpu(msgspec.Struct):

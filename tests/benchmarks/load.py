@@ -1,8 +1,8 @@
 """Load generators: as little Python per call as will go, the same for the floor and the mesh.
 
-Every generator keeps a fixed number of requests in flight (closed loop), checks that each answer
-carries what it must, and returns the latencies in seconds. An error answer ends the run: a figure
-over failed calls would be worth nothing.
+Every generator keeps a fixed number of requests in flight (closed loop; ``paced_load`` waits
+between them), checks that each answer carries what it must, and returns the latencies in seconds.
+An error answer ends the run: a figure over failed calls would be worth nothing.
 """
 
 import asyncio
@@ -12,7 +12,7 @@ from typing import cast
 
 import msgspec
 
-__all__ = ["Result", "http_load", "lines_load", "quantile"]
+__all__ = ["Result", "http_load", "lines_load", "paced_load", "quantile"]
 
 
 class Result(msgspec.Struct):
@@ -48,10 +48,13 @@ class _Clock:
 class _Http(asyncio.Protocol):
     """One keep-alive connection with one request in flight."""
 
-    def __init__(self, request: Callable[[int], bytes], proof: bytes, clock: _Clock) -> None:
+    def __init__(
+        self, request: Callable[[int], bytes], proof: bytes, clock: _Clock, every_s: float = 0.0
+    ) -> None:
         self._request = request
         self._proof = proof
         self._clock = clock
+        self._every_s = every_s
         self._buffer = b""
         self._sent = 0.0
         self._n = 0
@@ -87,6 +90,9 @@ class _Http(asyncio.Protocol):
             self._transport.close()
             if not self.done.done():
                 self.done.set_result(None)
+        elif self._every_s:
+            wait = max(0.0, self._sent + self._every_s - now)
+            asyncio.get_running_loop().call_later(wait, self._send)
         else:
             self._send()
         return None
@@ -118,6 +124,30 @@ async def http_load(
         for _ in range(connections)
     ]
     await asyncio.gather(*(protocol.done for _, protocol in made))
+    return clock.result()
+
+
+async def paced_load(
+    host: str,
+    port: int,
+    request: Callable[[int], bytes],
+    *,
+    proof: bytes,
+    connections: int,
+    every_s: float,
+    seconds: float,
+) -> Result:
+    """The same, but each connection asks every ``every_s`` seconds at most: latency, not rate."""
+    loop = asyncio.get_running_loop()
+    clock = _Clock(seconds)
+    made: list[_Http] = []
+    for _ in range(connections):
+        _, protocol = await loop.create_connection(
+            lambda: _Http(request, proof, clock, every_s), host, port
+        )
+        made.append(protocol)
+        await asyncio.sleep(every_s / connections)  # spread over the period, not in step
+    await asyncio.gather(*(protocol.done for protocol in made))
     return clock.result()
 
 

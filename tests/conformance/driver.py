@@ -11,7 +11,9 @@ import os
 import secrets
 import subprocess
 import sys
+import urllib.request
 from collections.abc import Awaitable, Callable
+from pathlib import Path
 from typing import Any
 
 import mcp_types as types
@@ -100,7 +102,13 @@ async def _echo_schema(client: Any) -> None:
     await client.call_tool("json_schema_echo", {"schema": schema})
 
 
+async def _call_test_tool(client: Any) -> None:
+    await _call("test-tool", client)
+
+
 _ACTS: dict[str, Act] = {
+    "auth/scope-step-up": _call_test_tool,
+    "auth/authorization-server-migration": _call_test_tool,
     "initialize": _list,
     "json-schema-ref-no-deref": _list,
     "json-schema-2020-12-preservation": _echo_schema,
@@ -116,6 +124,36 @@ _ACTS: dict[str, Act] = {
     ),
 }
 """What is done in front of the mesh, by scenario; every other one only calls a tool."""
+
+
+CLIENT_DOCUMENT = "https://conformance-test.local/client-metadata.json"
+"""Fixed by the suite, which never fetches it."""
+
+
+def _authorization(room: str, name: str, scenario: str, url: str) -> list[str]:
+    """What an operator would say of the server's authorization."""
+    if not scenario.startswith("auth/"):
+        return []
+    context = json.loads(os.environ.get("MCP_CONFORMANCE_CONTEXT") or "{}")
+    credentials = scenario.startswith("auth/client-credentials")
+    words = ["--oauth", "client_credentials" if credentials else "authorization_code"]
+    if scenario == "auth/basic-cimd":
+        words += ["--oauth-client-metadata", CLIENT_DOCUMENT]
+    if "client_secret" in context:
+        place = Path(room) / f"{name}.secret"
+        place.touch(0o600)
+        place.write_text(context["client_secret"])
+        issuer = context.get("issuer") or _issuer(url)
+        words += ["--oauth-client-id", context["client_id"], "--oauth-secret", f"file:{place}"]
+        words += ["--oauth-issuer", issuer]
+    return words
+
+
+def _issuer(url: str) -> str:
+    """The authorization server of a scenario that names none: an operator would know it."""
+    base, path = url.rsplit("/", 1)
+    with urllib.request.urlopen(f"{base}/.well-known/oauth-protected-resource/{path}") as answer:
+        return json.load(answer)["authorization_servers"][0]
 
 
 def _mesh(room: str, *words: str) -> None:
@@ -150,8 +188,20 @@ def main() -> int:
     room, gateway, url = sys.argv[1:4]
     scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
     name = f"leg-{secrets.token_hex(4)}"
-    _mesh(room, "server", "add", name, url, "--allow-private", "localhost", "--wait", "20s")
+    words = _authorization(room, name, scenario, url)
     try:
+        _mesh(
+            room,
+            "server",
+            "add",
+            name,
+            url,
+            "--allow-private",
+            "localhost",
+            "--wait",
+            "20s",
+            *words,
+        )
         asyncio.run(_act(f"{gateway}/mcp/u/{name}", scenario))
     finally:
         _mesh(room, "server", "remove", name)

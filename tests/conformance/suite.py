@@ -155,6 +155,13 @@ def client_scenarios(revision: str) -> tuple[str, ...]:
     return required(revision, "client")
 
 
+def client_extensions(revision: str) -> tuple[str, ...]:
+    """Scenarios of the client leg that test extensions, which no revision requires."""
+    text = (PACKAGE / "requirements" / f"{revision}.yaml").read_text()
+    entries = re.findall(r"- scenario: (\S+)\s+leg: (\S+)\s+reason: (\S+)", text)
+    return tuple(name for name, leg, reason in entries if leg == "client" and reason == "extension")
+
+
 def run_server(url: str, revision: str, out: Path, *, scenario: str = "") -> Report:
     """Run the server side of the suite.
 
@@ -175,9 +182,13 @@ def run_server(url: str, revision: str, out: Path, *, scenario: str = "") -> Rep
 
 
 def run_client(command: str, scenario: str, revision: str, out: Path) -> Report:
-    """Run one scenario of the client side: the suite is the server, ``command`` the client."""
+    """Run one scenario of the client side: the suite is the server, ``command`` the client.
+
+    ``revision`` "" = that of the scenario itself; an extension belongs to none.
+    """
     words = ["client", "--command", command, "--scenario", scenario, "-o", str(out)]
-    return _run([*words, "--spec-version", revision, "--timeout", "60000"], out)
+    words += ["--spec-version", revision] if revision else []
+    return _run([*words, "--timeout", "60000"], out)
 
 
 def _run(words: list[str], out: Path) -> Report:

@@ -18,6 +18,8 @@ from tests.e2e import wire
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import HttpAnswer, Lines, http, lines, request_bytes, stdio_lines
 
+import mesh_sdk
+
 CONFIG = f"""
 [security]
 auth_enabled = true
@@ -211,7 +213,7 @@ async def test_values_of_one_tenant_are_not_there_for_another(
     # A tenant without rules of its own has the built-in tools and nothing else.
     async with client_of(closed, otto.key) as client:
         names = {one.name for one in (await client.list_tools()).tools}
-    assert names == {"kv_get", "kv_set", "kv_delete", "kv_list", "echo"}
+    assert {one.partition("_")[0] for one in names} == {"kv", "artifacts", "events", "echo"}
 
 
 async def test_credential_does_not_reach_into_another_tenant(
@@ -322,3 +324,23 @@ def test_secrets_are_shown_once_and_are_nowhere_in_the_state_folder(
     for path in closed.state.rglob("*"):
         if path.is_file():
             assert secret not in path.read_bytes(), path
+
+
+async def test_sdk_client_of_the_folder_s_owner_needs_no_key_and_others_need_theirs(
+    closed: RunningMesh, ann: Key, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(closed.room)
+    async with mesh_sdk.Client() as own, mesh_sdk.Client(closed.http, key=ann.key) as hers:
+        assert not (await own.call_tool("echo", {"message": "x"})).is_error
+        assert not (await hers.call_tool("echo", {"message": "x"})).is_error
+        with pytest.raises(mesh_sdk.MeshCallError) as denied:
+            await hers.call_tool("lab", "pid")
+        assert denied.value.code in {-31003, -32602}
+    async with mesh_sdk.Manager({"tenant": "acme", "key": ann.key}) as manager:
+        assert not (await manager.execute_tool("echo", "echo", {"message": "x"})).is_error
+    monkeypatch.chdir("/")
+    host, port = closed.tcp
+    for url in (closed.http, f"tcp://{host}:{port}"):
+        with pytest.raises(mesh_sdk.MeshCallError) as refused:
+            await mesh_sdk.Client(url).open()
+        assert refused.value.kind == "unauthenticated"

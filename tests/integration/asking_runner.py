@@ -17,7 +17,6 @@ from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import MeshError, Outcome
-from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import ContextSigner, new_kek, new_signing_key
 from mesh_chassis.clock import now_ms
@@ -26,6 +25,7 @@ from mesh_chassis.keyring import KeyRing
 from mesh_chassis.service import Service
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.in_process import in_process
+from mesh_chassis.testing.provision import written_by
 from registry.config import RegistryConfig
 from registry.service import build as build_registry
 from tool_runner.config import ParkingConfig, RunnerSection, ToolRunnerConfig
@@ -191,7 +191,7 @@ async def gateway_alone(connect_bus: Any) -> AsyncIterator[Gateway]:
     """A gateway with signing keys, and a registry."""
     kek = base64.b64decode(new_kek())
     key = new_signing_key(kek, created_ms=now_ms(), use_from_ms=0)
-    owner = await KV.ensure(await connect_bus("tenant-auth", "tenant-auth-1"), buckets.KEYS)
+    owner = await written_by(connect_bus, buckets.KEYS)
     await owner.put(f"sign.{key.kid}", msgspec.json.encode(key))
     registry = RegistryConfig(service=ServiceSection(instance="registry-1"))
     bus = await connect_bus("gateway", "gateway-1")

@@ -86,6 +86,8 @@ async def test_a_client_sees_three_tools_and_finds_the_rest(gateway: Running) ->
     ]
     assert "fs__read_file (needs path)" in found["content"][0]["text"]
     assert found["resultType"] == "complete"
+    addressed = await use(gateway, "mesh:tools_search", query="reading files", limit=1)
+    assert addressed == found  # as agents name it: server and tool
     described = await use(gateway, "tools_describe", names=["fs__read_file", "nope"])
     assert described["structuredContent"]["tools"][0]["inputSchema"] == SCHEMA
     assert described["structuredContent"]["unknown"] == ["nope"]

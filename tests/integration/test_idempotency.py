@@ -24,6 +24,8 @@ from tool_runner.idempotency import Idempotency
 from tool_runner.parking import Parking
 from tool_runner.tasks.owners import Owners
 
+pytestmark = pytest.mark.usefixtures("provision")
+
 TENANT, SERVER = "demo-tenant", "job"
 WINDOW = IdempotencyConfig(window_s=60)
 

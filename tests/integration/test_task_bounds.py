@@ -10,11 +10,16 @@ import pytest_asyncio
 from tests.integration.task_rig import task_runner
 from tests.integration.test_idempotency import SERVER, TENANT, Mesh, Runner, Target, result
 
+from mcp_proto import buckets
+from mcp_proto.buckets import Bucket
 from mcp_proto.contracts import tasks as contract
 from mcp_proto.contracts.tasks import TaskCreate
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
+from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from tool_runner.config import IdempotencyConfig, RunnerSection, TasksConfig
+
+pytestmark = pytest.mark.usefixtures("provision")
 
 UNSIGNED = RunnerSection(toolsets=(), allow_unsigned=True)
 
@@ -55,11 +60,14 @@ async def test_two_runners_together_make_as_many_tasks_as_one_tenant_may(connect
         assert not isinstance(await made(bus, creates("acme")), MeshError)
 
 
-async def test_a_full_store_of_tasks_is_said_and_nothing_has_run(connect_bus) -> None:
-    tables: dict[str, Any] = {
-        "runner": UNSIGNED,
-        "tasks": TasksConfig(bytes_max=1024 * 1024, per_tenant=100_000),
-    }
+async def small(connect_bus, bucket: Bucket) -> None:
+    sized = msgspec.structs.replace(bucket, bytes_max=1024 * 1024)
+    await KV.ensure(await connect_bus("operator", "operator-1"), sized)
+
+
+async def test_a_full_store_of_tasks_is_said_and_nothing_has_run(broker, connect_bus) -> None:
+    await small(connect_bus, buckets.TASKS)
+    tables: dict[str, Any] = {"runner": UNSIGNED, "tasks": TasksConfig(per_tenant=100_000)}
     async with task_runner(connect_bus, "runner-2", **tables):
         bus = await connect_bus("gateway", "gateway-1")
         for _ in range(200):
@@ -107,10 +115,11 @@ async def test_a_tenant_has_so_many_keys_and_its_repeats_are_served_at_the_limit
     assert len(bounded.target.runs) == 4
 
 
-@pytest.mark.parametrize("bounded", [{"bytes_max": 1024 * 1024}], indirect=True)
+@pytest.mark.parametrize("bounded", [{}], indirect=True)
 async def test_a_full_store_of_keys_forgets_an_answer_but_not_that_the_call_ran(
-    bounded: Mesh,
+    broker, connect_bus, bounded: Mesh
 ) -> None:
+    await small(connect_bus, buckets.IDEMPOTENCY)
     first = result(await bounded.call("large", "a"))
     assert result(await bounded.call("large", "a")) == first
     # The second large one does not fit: its caller has it, its repeat learns that it ran.

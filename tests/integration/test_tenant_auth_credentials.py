@@ -44,6 +44,8 @@ from tenant_auth.core.policy import DEFAULT_RULES
 from tenant_auth.core.tokens import new_key, new_session
 from tenant_auth.service import build
 
+pytestmark = pytest.mark.usefixtures("provision")
+
 ConfigOf = Callable[..., TenantAuthConfig]
 
 

@@ -25,6 +25,8 @@ from tenant_auth.reconciler import KeyRotation
 from tenant_auth.service import build
 from tenant_auth.store.keyring import SEALING, SIGNING, KeyRingStore
 
+pytestmark = pytest.mark.usefixtures("provision")
+
 DAY_S = 86_400
 
 

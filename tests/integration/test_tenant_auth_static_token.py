@@ -29,6 +29,8 @@ from tenant_auth.config import SecurityConfig, TenantAuthConfig
 from tenant_auth.core.tokens import new_key
 from tenant_auth.service import build
 
+pytestmark = pytest.mark.usefixtures("provision")
+
 TOKEN = "of-my-own-choosing"
 OTHER = "another-of-my-own-choosing"
 

@@ -20,7 +20,6 @@ from mcp_proto.contracts.tenant_auth import CallerContext
 from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.limits import EDGE_MESSAGE_BYTES
-from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import ContextSigner, new_kek, new_signing_key
 from mesh_chassis.clock import now_ms
@@ -29,7 +28,8 @@ from mesh_chassis.keyring import KeyRing
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.in_process import in_process
-from tool_runner.config import ResultsConfig, RunnerSection, ToolRunnerConfig
+from mesh_chassis.testing.provision import written_by
+from tool_runner.config import ResultsConfig, RunnerSection, StorageConfig, ToolRunnerConfig
 from tool_runner.service import build
 
 ConnectBus = Callable[..., Awaitable[Bus]]
@@ -44,12 +44,15 @@ def body(size: int) -> str:
     return "".join(f"{number:09d}\n" for number in range(size // 10 + 1))[:size]
 
 
-def settings(*, allow_unsigned: bool = True, **results: int) -> ToolRunnerConfig:
+def settings(
+    *, allow_unsigned: bool = True, quota: int = 256 * MB, **results: int
+) -> ToolRunnerConfig:
     bulk = ServerDefinition(name="bulk", command=sys.executable, args=(str(BULK),))
     return ToolRunnerConfig(
         service=ServiceSection(instance="runner-1"),
         runner=RunnerSection(allow_unsigned=allow_unsigned),
         results=ResultsConfig(**results),
+        storage=StorageConfig(bytes_per_tenant=quota),
         mcp_servers=(bulk,),
     )
 
@@ -97,10 +100,7 @@ class Caller:
 
 
 @pytest_asyncio.fixture
-async def caller(broker: Broker, connect_bus: ConnectBus) -> Caller:
-    registry = await connect_bus("registry", "registry-1")
-    for bucket in (buckets.LEASE, buckets.SERVERS, buckets.INSTANCES):
-        await KV.ensure(registry, bucket)
+async def caller(broker: Broker, provision: None, connect_bus: ConnectBus) -> Caller:
     return Caller(await connect_bus("gateway", "gateway-1"))
 
 
@@ -220,7 +220,7 @@ async def test_a_prompt_links_and_a_resource_says_where_it_is(caller: Caller) ->
 
 
 async def test_only_its_principal_reads_a_result(caller: Caller, connect_bus: ConnectBus) -> None:
-    owner = await KV.ensure(await connect_bus("tenant-auth", "tenant-auth-1"), buckets.KEYS)
+    owner = await written_by(connect_bus, buckets.KEYS)
     kek = base64.b64decode(new_kek())
     key = new_signing_key(kek, created_ms=now_ms(), use_from_ms=0)
     await owner.put(f"sign.{key.kid}", msgspec.json.encode(key))
@@ -292,7 +292,7 @@ async def test_results_stored_at_once_do_not_mix(caller: Caller) -> None:
 async def test_what_was_stored_of_a_result_that_did_not_fit_is_given_back(
     caller: Caller, connect_bus: ConnectBus, broker: Broker
 ) -> None:
-    config = settings(bytes_per_tenant=20 * MB)
+    config = settings(quota=20 * MB)
     async with in_process(build, config, await connect_bus("tool-runner", "runner-1")):
         await caller.use("text", 9 * MB)  # the server runs
         # Both see room for themselves; the broker stops one of them, or both, in the middle.
@@ -316,7 +316,7 @@ async def test_what_was_stored_of_a_result_that_did_not_fit_is_given_back(
 async def test_a_full_store_is_a_clear_error_that_says_the_tool_ran(
     caller: Caller, connect_bus: ConnectBus
 ) -> None:
-    config = settings(bytes_per_tenant=20 * MB)
+    config = settings(quota=20 * MB)
     async with in_process(build, config, await connect_bus("tool-runner", "runner-1")):
         await caller.use("text", 11 * MB)
         with pytest.raises(MeshError) as full:

@@ -13,7 +13,6 @@ from nats.aio.client import Client
 
 from mcp_proto import buckets
 from mcp_proto.contracts.tenant_auth import CallerContext
-from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.callerctx import ContextSigner, new_kek, new_signing_key
 from mesh_chassis.clock import now_ms
@@ -22,13 +21,14 @@ from mesh_chassis.keyring import KeyRing
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.in_process import in_process
+from mesh_chassis.testing.provision import written_by
 from tool_runner.config import RunnerSection, ToolRunnerConfig
 from tool_runner.service import build
 
 ConnectBus = Callable[..., Awaitable[Bus]]
 DEMO = "demo-tenant"
 
-pytestmark = pytest.mark.usefixtures("broker")
+pytestmark = pytest.mark.usefixtures("broker", "provision")
 
 
 def settings(*, allow_unsigned: bool = True) -> ToolRunnerConfig:
@@ -165,7 +165,7 @@ async def test_refusals_carry_code_and_outcome(connect_bus, client) -> None:
 async def test_signed_context_is_required_verified_and_bound_to_the_tenant(
     connect_bus: ConnectBus, operator: Client
 ) -> None:
-    owner = await KV.ensure(await connect_bus("tenant-auth", "tenant-auth-1"), buckets.KEYS)
+    owner = await written_by(connect_bus, buckets.KEYS)
     kek = base64.b64decode(new_kek())
     key = new_signing_key(kek, created_ms=now_ms(), use_from_ms=0)
     await owner.put(f"sign.{key.kid}", msgspec.json.encode(key))

@@ -23,9 +23,9 @@ from mesh_chassis.bus.endpoint import Call as BusCall
 from mesh_chassis.bus.endpoint import Endpoint
 from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
 from mesh_chassis.presence import Presence
+from mesh_chassis.registration import Registration
 from mesh_chassis.runtime import run
 from mesh_chassis.service import Service
-from tool_runner.registration import Registration
 
 NAME = "native"
 LEVELS = ("debug", "info", "notice", "warning", "error", "critical", "alert", "emergency")
