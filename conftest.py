@@ -1,6 +1,7 @@
 """For every test of the repository: a skip in CI is a failure unless it is expected here."""
 
 import os
+import signal
 from collections.abc import Iterator
 
 import pytest
@@ -15,6 +16,14 @@ EXPECTED_SKIPS: tuple[str, ...] = (
 """Beginnings of skip reasons that CI accepts; each needs its cause beside it."""
 
 _skipped: list[str] = []
+
+
+def pytest_configure() -> None:
+    """Children inherit what is ignored here, and tests in the background ignore these two."""
+    if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    if signal.getsignal(signal.SIGHUP) is signal.SIG_IGN:
+        signal.signal(signal.SIGHUP, signal.SIG_DFL)
 
 
 @pytest.hookimpl(optionalhook=True)

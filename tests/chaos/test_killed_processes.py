@@ -15,6 +15,8 @@ from tests.e2e.processes import of_pid
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import lines, post_modern
 
+pytestmark = pytest.mark.slow
+
 
 def text(answer: object) -> str:
     return answer.json["result"]["content"][0]["text"]  # type: ignore[attr-defined]

@@ -11,6 +11,8 @@ from tests.chaos.acting import call
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import lines, request_bytes
 
+pytestmark = pytest.mark.slow
+
 LARGE = 8_000_000
 SLOWEST_S = 1.0
 GROWTH_MAX_MB = 400.0

@@ -13,6 +13,8 @@ from tests.e2e import wire
 from tests.e2e.running_mesh import RunningMesh
 from tests.e2e.wire import http, post_mcp, request_bytes
 
+pytestmark = pytest.mark.slow
+
 NEEDS_KEYS = True
 VERSIONS = ("2025-03-26", "2025-06-18", "2025-11-25")
 

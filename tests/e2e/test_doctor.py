@@ -16,6 +16,8 @@ from tests.e2e.running_mesh import PLAIN_ENVIRONMENT, RunningMesh
 
 from mesh_chassis.broker_config import new_nkey
 
+pytestmark = pytest.mark.slow
+
 SHIFTED = """\
 import sys, time
 real = time.time

@@ -20,6 +20,8 @@ from tests.e2e.wire import HttpAnswer, Lines, http, lines, request_bytes, stdio_
 
 import mesh_sdk
 
+pytestmark = pytest.mark.slow
+
 CONFIG = f"""
 [security]
 auth_enabled = true

@@ -14,6 +14,8 @@ from tests.e2e.wire import lines
 
 from mesh_chassis.testing.conditions import eventually
 
+pytestmark = pytest.mark.slow
+
 GIT_SERVER = str(Path(sys.executable).with_name("mcp-server-git"))
 
 

@@ -15,6 +15,8 @@ from tests.e2e.running_mesh import RunningMesh
 
 from mesh_chassis.testing.conditions import eventually
 
+pytestmark = pytest.mark.slow
+
 LAB = Path(__file__).parent / "servers" / "lab.py"
 FAR = LAB.with_name("far.py")
 

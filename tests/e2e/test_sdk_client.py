@@ -134,10 +134,7 @@ def test_blocking_twins_do_the_same_without_asyncio(lab: RunningMesh) -> None:
 @pytest.fixture
 def waiting_program(lab: RunningMesh) -> Iterator[subprocess.Popen[str]]:
     code = (
-        "import signal\n"
         "from mesh_sdk.blocking import Client\n"
-        # Whoever runs the tests in the background hands down an ignored SIGINT.
-        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"
         "try:\n"
         "    with Client() as client:\n"
         "        print('calling', flush=True)\n"

@@ -13,6 +13,8 @@ from tests.conftest import LAB, run
 from tests.e2e.running_mesh import MESH, PLAIN_ENVIRONMENT, RunningMesh
 from tests.e2e.wire import lines
 
+pytestmark = pytest.mark.slow
+
 REPO = Path(__file__).parents[2]
 CONFIG = f"""
 [[mcp_servers]]

@@ -24,6 +24,8 @@ from gateway.testing import (
 )
 from mcp_proto.codec import encode_notification
 
+pytestmark = pytest.mark.slow
+
 FORM = {
     "mode": "form",
     "message": "Sure?",

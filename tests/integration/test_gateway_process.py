@@ -27,6 +27,8 @@ from gateway.testing import (
 )
 from mesh_chassis.testing.conditions import eventually
 
+pytestmark = pytest.mark.slow
+
 CALL = {"jsonrpc": "2.0", "method": "tools/call", "params": {"name": "fs__read"}}
 
 

@@ -26,6 +26,7 @@ READY_MAX_S = 40.0
 END_MAX_S = 40.0
 
 pytestmark = [
+    pytest.mark.slow,
     pytest.mark.timeout(120),
     pytest.mark.skipif(sys.platform != "linux", reason="looks at processes through /proc"),
 ]

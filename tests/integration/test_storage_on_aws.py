@@ -19,6 +19,8 @@ from tests.integration.test_storage_isolation import (  # noqa: F401
 
 from tool_runner.config import StorageConfig
 
+pytestmark = pytest.mark.slow
+
 
 @pytest.fixture(scope="module")
 def aws_url() -> Iterator[str]:

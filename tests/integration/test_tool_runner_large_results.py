@@ -37,7 +37,11 @@ BULK = Path(__file__).parents[1] / "e2e" / "servers" / "bulk.py"
 TENANT = "acme"
 MB = 1_000_000
 
-pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.timeout(60)]
+pytestmark = [
+    pytest.mark.usefixtures("broker"),
+    pytest.mark.timeout(60),
+    pytest.mark.slow,
+]
 
 
 def body(size: int) -> str:

@@ -40,7 +40,7 @@ MARK = secrets.token_hex(8)
 """On every command line of this run: other workers start the same program."""
 TENANT = "demo-tenant"
 
-pytestmark = pytest.mark.usefixtures("broker")
+pytestmark = [pytest.mark.usefixtures("broker"), pytest.mark.slow]
 
 
 def evil(name: str = "evil", mode: str = "ok", **fields: Any) -> ServerDefinition:

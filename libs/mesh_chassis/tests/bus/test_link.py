@@ -20,6 +20,8 @@ from mesh_chassis.bus.connection import Bus, BusConfig
 from mesh_chassis.bus.endpoint import Call, Endpoint
 from mesh_chassis.testing.broker import Broker
 
+pytestmark = pytest.mark.slow
+
 Serve = Callable[..., Awaitable[Endpoint]]
 MakeCall = Callable[..., Awaitable[bytes]]
 ConnectBus = Callable[..., Awaitable[Bus]]

@@ -65,7 +65,12 @@ class Rig:
         )
 
 
-@pytest_asyncio.fixture(params=WAYS)
+@pytest_asyncio.fixture(
+    params=[
+        pytest.param(way, marks=pytest.mark.slow if way in {"plain-nats", "tcp"} else ())
+        for way in WAYS
+    ]
+)
 async def rig(
     request: pytest.FixtureRequest,
     broker: Broker,

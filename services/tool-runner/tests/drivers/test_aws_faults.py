@@ -15,6 +15,8 @@ from tool_runner.drivers.aws import session
 from tool_runner.drivers.aws.faults import Effect
 from tool_runner.drivers.aws.session import ATTEMPTS_MAX, Aws
 
+pytestmark = pytest.mark.slow
+
 GET, PUT, DELETE, TRANSACT = ".GetItem", ".PutItem", ".DeleteItem", ".TransactWriteItems"
 LARGE = b'"' + b"x" * 400_000 + b'"'
 

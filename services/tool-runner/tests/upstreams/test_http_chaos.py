@@ -7,6 +7,8 @@ import pytest
 
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 
+pytestmark = pytest.mark.slow
+
 
 class Relay:
     """Passes bytes between an upstream and a server, until it is told to do worse."""

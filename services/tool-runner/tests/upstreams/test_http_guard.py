@@ -15,6 +15,8 @@ from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.versions import Revision
 from mesh_chassis.testing.conditions import eventually
 
+pytestmark = pytest.mark.slow
+
 
 async def refused(net: Any, url: str, **fields: Any) -> MeshError:
     with pytest.raises(MeshError) as caught:

@@ -12,6 +12,8 @@ from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
 from mcp_proto.versions import Revision
 from mesh_chassis.testing.conditions import eventually
 
+pytestmark = pytest.mark.slow
+
 
 async def failing(net: Any, upstream: Any, how: str, **more: Any) -> MeshError:
     with pytest.raises(MeshError) as caught:

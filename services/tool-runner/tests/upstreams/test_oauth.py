@@ -14,6 +14,8 @@ from mcp_proto.errors import MeshError
 from tool_runner.upstreams.oauth import access, web
 from tool_runner.upstreams.oauth.access import Kept
 
+pytestmark = pytest.mark.slow
+
 CODE = {"grant": "authorization_code"}
 HERE = ("127.0.0.1",)
 
