@@ -149,5 +149,5 @@ def test_definition_that_holds_a_secret_is_refused_before_it_is_sent(mesh: Runni
         "server", "add", "leaky", "https://example.invalid/mcp", "--bearer", "s3cret", check=False
     )
     assert said.returncode != 0
-    assert "env:NAME or file:PATH" in said.stderr + said.stdout
+    assert "env:NAME, file:PATH or aws:NAME" in said.stderr + said.stdout
     assert "s3cret" not in said.stderr + said.stdout
