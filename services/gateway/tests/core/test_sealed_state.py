@@ -168,3 +168,16 @@ def test_result_that_asks_in_no_known_form_is_a_failure_of_its_server(members: b
     assert caught.value.kind is ErrorKind.UPSTREAM
     assert caught.value.outcome is Outcome.EXECUTED
     assert caught.value.data["server"] == "disk"
+
+
+@pytest.mark.parametrize(
+    "params",
+    [
+        rb'{"requestState":"x","a":"\ud800"}',
+        rb'{"requestState":"x","\ud800":{}}',
+        rb'{"\ud800":1,"req\u0075estState":"x"}',
+    ],
+)
+def test_a_state_beside_what_no_parser_reads_does_not_pass_by_the_seal(params: bytes) -> None:
+    with pytest.raises(MeshError):
+        carries_input(params)

@@ -100,7 +100,7 @@ def decode_hook(kind: type, value: object) -> object:
 
     Raises:
         ValueError: it does not fit, with the member and what was expected.
-        NotImplementedError: no type we know how to make.
+        NotImplementedError: no type we know how to make; so msgspec wants it of a hook.
     """
     if not is_model(kind):
         raise NotImplementedError(f"values of type {kind.__name__} cannot be read from JSON")

@@ -131,11 +131,17 @@ def carries_input(params: bytes | msgspec.Raw) -> bool:
     """Whether params repeat a call with answers or a state, in whatever spelling of the keys.
 
     On the path of every call: a parser that skips all values is faster than the search for words.
+
+    Raises:
+        MeshError: ``parse``: they hold an escape that no parser reads (a lone surrogate), behind
+            which a state could pass by the seal.
     """
     try:
         found = _REPEATED.decode(params)
     except (msgspec.DecodeError, UnicodeDecodeError):
-        return False  # absent, or no object: nothing that carries anything
+        # Absent, or no object: nothing that carries anything. Otherwise ``pick`` says why not.
+        data = bytes(params)
+        return b"\\" in data and bool(pick(data, _STATE, _RESPONSES))
     return found.state is not ABSENT or found.responses is not ABSENT
 
 
