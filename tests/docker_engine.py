@@ -39,6 +39,7 @@ class Engine:
     def pause(self) -> None:
         """It goes on listening and answers nothing."""
         os.kill(self.pid, signal.SIGSTOP)
+        os.waitpid(self.pid, os.WUNTRACED)  # Its last thread may still have answered until now.
 
     def resume(self) -> None:
         os.kill(self.pid, signal.SIGCONT)

@@ -58,6 +58,7 @@ async def test_presence_writes_changes_at_once_and_purges_when_stopped(
     watch = await kv.watch(on_entry=seen.on_entry)
     presence = Presence(await connect_bus("tool-runner", "runner-1"), tasks, version="1.2.3")
     await presence.start()
+    assert presence.written.is_set(), "whoever is ready can be found"
     await seen.until(lambda record: record is not None)
     record = seen.records[-1]
     assert record is not None

@@ -7,6 +7,7 @@ routing, so a broker or registry that is not there yet costs only another attemp
 """
 
 import asyncio
+import contextlib
 import logging
 import os
 import random
@@ -33,6 +34,9 @@ TTL_S = 20
 
 RETRY_S = 0.5
 """Wait after a write that failed: the registry makes the bucket, and it may start later."""
+
+ANNOUNCE_S = 2.0
+"""How long a start waits for the first record: whoever is ready can be found by its peers."""
 
 JITTER = 0.2
 
@@ -79,6 +83,7 @@ class Presence:
         )
         self.written = asyncio.Event()
         """Set once the broker has acknowledged a record."""
+        self._tried = asyncio.Event()
 
     @property
     def record(self) -> InstanceRecord:
@@ -112,8 +117,14 @@ class Presence:
         self._changed.set()
 
     async def start(self) -> None:
-        """Begin; does not wait for the first write."""
+        """Begin; waits for the first write, not for a second one if that fails.
+
+        A holder that is told to stop as soon as another is ready looks for it among the records.
+        """
         self._loop = self._tasks.spawn(self._run(), name="presence")
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(ANNOUNCE_S):
+                await self._tried.wait()
 
     async def stop(self) -> None:
         """Stop beating and purge the record, so that nobody waits for its expiry."""
@@ -146,6 +157,7 @@ class Presence:
                     _log.info("the heartbeat is written again")
                 failing = False
                 self.written.set()
+            self._tried.set()
             spread = 1 + random.uniform(-JITTER, JITTER)  # noqa: S311 - spreads load, no secret
             await self._wait(wait_s * spread, changes=not failing)
 

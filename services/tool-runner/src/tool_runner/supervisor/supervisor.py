@@ -299,7 +299,8 @@ class Supervisor:
                     if entry is not None and not _drains(entry.value):
                         return True
         except (MeshError, TimeoutError):
-            pass
+            # Not known. Waiting for a successor in vain costs less than calls that find nobody.
+            return self._bus.connected
         return False
 
 
