@@ -19,6 +19,7 @@ from mesh_chassis.broker_config import new_nkey
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.testing.broker import Broker
+from mesh_chassis.testing.conditions import eventually
 
 TOY = Path(__file__).parent / "toy_service.py"
 REQUEST = b'{"jsonrpc":"2.0","id":"1","method":"tools/call"}'
@@ -393,6 +394,10 @@ async def test_service_exits_70_in_order_when_a_fatal_part_fails(start: Start, c
     assert "task part of runner-1 failed" in toy.logged(errors)
 
 
+async def is_ready(client: httpx.AsyncClient) -> bool:
+    return bool((await client.get("/readyz")).json()["ready"])
+
+
 async def test_ops_listener_shows_health_and_a_drain_takes_readiness_first(
     start: Start, connect_bus, tmp_path: Path, unused_tcp_port: int
 ) -> None:
@@ -406,7 +411,7 @@ async def test_ops_listener_shows_health_and_a_drain_takes_readiness_first(
     ) as client:
         health = (await client.get("/healthz")).json()
         assert health["checks"] == dict.fromkeys(("nats", "clock", "toy"), "healthy")
-        assert (await client.get("/readyz")).json()["ready"]
+        await eventually(lambda: is_ready(client), what="ready, though no registry is there")
         metrics = (await client.get("/metrics")).text
         assert "mesh_inflight 1.0" in metrics
         assert "mesh_bus_connected 1.0" in metrics

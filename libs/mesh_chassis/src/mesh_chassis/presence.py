@@ -35,7 +35,7 @@ TTL_S = 20
 RETRY_S = 0.5
 """Wait after a write that failed: the registry makes the bucket, and it may start later."""
 
-ANNOUNCE_S = 2.0
+ANNOUNCE_S = 1.0
 """How long a start waits for the first record: whoever is ready can be found by its peers."""
 
 JITTER = 0.2
