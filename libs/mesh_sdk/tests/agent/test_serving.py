@@ -223,17 +223,22 @@ async def test_failing_handler_is_opaque_to_its_caller_and_harms_no_other(
         return object()
 
     @agent.tool
+    async def infinite() -> dict[str, Any]:
+        return {"none": None, "deep": [{"far": float("-inf")}]}
+
+    @agent.tool
     async def fine() -> str:
         return "fine"
 
     async with serve(shared_broker, agent), client(shared_broker) as nc:
-        for tool in ("broken", "leaving", "quitting", "unwritable"):
+        for tool in ("broken", "leaving", "quitting", "unwritable", "infinite"):
             answer = await ask(nc, f"call.fragile.{tool}", {})
             assert answer["error"]["code"] == -32603, tool
             assert answer["error"]["message"] == f"tool {tool} failed"
             assert answer["error"]["data"]["outcome"] in {"unknown", "executed"}
             assert "secret" not in str(answer)
         assert "secret-of-the-author" in caplog.text
+        assert "NaN and infinity have no JSON form" in caplog.text
         refused = await call(nc, "fragile", "refusing")
         assert refused["isError"]
         assert refused["content"][0]["text"] == "no such city: try Rome"

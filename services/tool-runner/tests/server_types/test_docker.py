@@ -51,7 +51,6 @@ async def box(deploy: Any, rig: Rig) -> Any:
 SLEEP = "exec sleep 600"
 
 
-@pytest.mark.slow
 async def test_compat_call_lists_containers_that_run_or_all(box: Any, rig: Rig) -> None:
     rig.run("web-1", SLEEP, labels={"tier": "front"})
     rig.run("job-1", "exit 3").wait()
@@ -70,7 +69,6 @@ async def test_compat_call_lists_containers_that_run_or_all(box: Any, rig: Rig) 
     assert [one["name"] for one in found["containers"]] == ["web-1"]
 
 
-@pytest.mark.slow
 async def test_inspect_tells_everything_but_values_of_variables(box: Any, rig: Rig) -> None:
     made = rig.run("web-1", SLEEP, environment={"PASSWORD": "hidden"}, mem_limit="32m",
                    nano_cpus=500_000_000, pids_limit=20, working_dir="/tmp")  # fmt: skip

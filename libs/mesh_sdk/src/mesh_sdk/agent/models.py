@@ -4,6 +4,7 @@ What a person annotates decides: msgspec reads Structs, dataclasses, TypedDicts 
 itself; a class that validates like a pydantic model is asked to do so itself.
 """
 
+import math
 import re
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from types import UnionType
@@ -137,8 +138,32 @@ def encode_hook(value: object) -> object:
 
 
 _encoder = msgspec.json.Encoder(enc_hook=encode_hook)
-encode = _encoder.encode
-"""Compact JSON of any value that a tool may return; ``TypeError`` for one it cannot write."""
+
+
+def encode(value: object) -> bytes:
+    """Compact JSON of any value that a tool may return.
+
+    Raises:
+        TypeError: one that has no JSON form; the encoder would write NaN and infinity as null,
+            which nobody said and an output schema may not allow.
+    """
+    data = _encoder.encode(value)
+    if b"null" in data and _not_finite(msgspec.to_builtins(value, enc_hook=encode_hook)):
+        raise TypeError("NaN and infinity have no JSON form")
+    return data
+
+
+def _not_finite(value: object) -> bool:
+    match value:
+        case float():
+            return not math.isfinite(value)
+        case dict():
+            return any(map(_not_finite, cast("dict[object, object]", value).values()))
+        case list() | tuple():
+            return any(map(_not_finite, cast("list[object]", value)))
+        case _:
+            return False
+
 
 _DEFS = "#/$defs/"
 
