@@ -219,6 +219,30 @@ async def test_changed_file_is_served_without_a_lost_call(mesh: RunningMesh) -> 
     assert gone.returncode == 4
 
 
+@pytest.mark.slow
+def test_agent_in_development_ends_with_whoever_watches_it(mesh: RunningMesh) -> None:
+    room = mesh.room / "watched"
+    room.mkdir()
+    file = room / "watched.py"
+    file.write_text("from mesh_sdk import Agent\nAgent('watched').run()\n")
+    killed = Program(mesh, MESH, "agent", "dev", str(file))
+    killed.wait_for("mesh agent: ready")
+    agent = int(killed.lines.read_text().partition("ready (pid ")[2].partition(")")[0])
+    killed.child.kill()
+    killed.child.wait(5)
+    until = time.monotonic() + READY_S
+    while Path(f"/proc/{agent}").exists():
+        assert time.monotonic() < until, killed.lines.read_text()
+        time.sleep(0.05)
+
+    file.write_text("import time\nprint('begun', flush=True)\ntime.sleep(60)\n")
+    starting = Program(mesh, MESH, "agent", "dev", str(file))
+    starting.wait_for("begun")
+    began = time.monotonic()
+    assert starting.stop() == 0
+    assert time.monotonic() - began < 5
+
+
 def test_agent_with_the_name_of_a_shared_server_takes_none_of_its_calls(mesh: RunningMesh) -> None:
     file = mesh.room / "thief.py"
     file.write_text(

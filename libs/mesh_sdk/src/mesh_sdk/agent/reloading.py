@@ -6,12 +6,14 @@ The parent only starts and stops; a child that is ready says so over a pipe, and
 old one told to drain, while the queue group already gives calls to the new one.
 """
 
+import asyncio
 import contextlib
 import os
 import selectors
 import signal
 import subprocess
 import sys
+import threading
 import time
 from collections.abc import Awaitable, Callable, Sequence
 from pathlib import Path
@@ -21,6 +23,8 @@ from mesh_sdk.agent.process import Live
 __all__ = ["develop", "is_child", "tell_ready"]
 
 _CHILD = "MESH_AGENT_READY_FD"
+_PARENT = "MESH_AGENT_PARENT_FD"
+"""A pipe that nobody writes to: its end means that the parent is gone, however it died."""
 _POLL_S = 0.3
 _START_S = 20.0
 _STOP_S = 30.0
@@ -43,9 +47,20 @@ def tell_ready(made: Live) -> Callable[[], Awaitable[None]]:
     async def tell() -> None:
         text = os.environ.get(_CHILD, "")
         if text:
+            _leave_with_parent(int(os.environ[_PARENT]))
             made.service.tasks.spawn(_tell(made, int(text)), name="tell-ready", fatal=True)
 
     return tell
+
+
+def _leave_with_parent(pipe: int) -> None:
+    loop = asyncio.get_running_loop()
+
+    def gone() -> None:
+        loop.remove_reader(pipe)
+        signal.raise_signal(signal.SIGTERM)  # in order, as when it is told to
+
+    loop.add_reader(pipe, gone)
 
 
 async def _tell(made: Live, pipe: int) -> None:
@@ -62,24 +77,19 @@ def develop(command: Sequence[str], folder: Path) -> int:
     Returns:
         0 once the process was told to stop.
     """
-    stopping = False
-
-    def stop(_number: int, _frame: object) -> None:
-        nonlocal stopping
-        stopping = True
-
+    children = _Children(command)
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
-        signal.signal(number, stop)
+        signal.signal(number, lambda _number, _frame: children.stopping.set())
     _say(f"watching {folder}")
     seen = _look(folder)
-    current = _start(command)
-    while not stopping:
+    current = children.start()
+    while not children.stopping.is_set():
         time.sleep(_POLL_S)
         now = _look(folder)
         if now != seen:
             seen = now
             _say("a file changed, starting anew")
-            current = _replace(current, command)
+            current = children.replace(current)
         elif current is not None and current.poll() is not None:
             _say(f"the agent ended with {current.returncode}; waiting for a change")
             current = None
@@ -88,45 +98,51 @@ def develop(command: Sequence[str], folder: Path) -> int:
     return 0
 
 
-def _replace(
-    old: "subprocess.Popen[bytes] | None", command: Sequence[str]
-) -> "subprocess.Popen[bytes] | None":
-    """A new process that is ready, the old one drained; one that fails changes nothing."""
-    new = _start(command)
-    if new is None:
+class _Children:
+    """Processes of one command, one after the other; none outlives this process."""
+
+    def __init__(self, command: Sequence[str]) -> None:
+        self._command = list(command)
+        # The writing half is this process' life: nobody closes it.
+        self._alive, self._life = os.pipe()
+        self.stopping = threading.Event()
+
+    def replace(self, old: "subprocess.Popen[bytes] | None") -> "subprocess.Popen[bytes] | None":
+        """A new process that is ready, the old one drained; one that fails changes nothing."""
+        new = self.start()
+        if new is None:
+            if old is not None and not self.stopping.is_set():
+                _say("the new version does not start; the old one goes on")
+            return old
         if old is not None:
-            _say("the new version does not start; the old one goes on")
-        return old
-    if old is not None:
-        _end(old)
-    return new
+            _end(old)
+        return new
 
-
-def _start(command: Sequence[str]) -> "subprocess.Popen[bytes] | None":
-    """Start a child and wait until it takes calls; None = it did not come so far."""
-    reading, writing = os.pipe()
-    try:
-        child = subprocess.Popen(  # noqa: S603 - the command the person at the keyboard gave
-            list(command),
-            env={**os.environ, _CHILD: str(writing)},
-            pass_fds=(writing,),
-            start_new_session=True,
-        )
-    finally:
-        os.close(writing)
-    with os.fdopen(reading, "rb") as pipe, selectors.DefaultSelector() as selector:
-        selector.register(pipe, selectors.EVENT_READ)
-        until = time.monotonic() + _START_S
-        while time.monotonic() < until:
-            if selector.select(_POLL_S):
-                if pipe.read(6) == b"ready\n":
-                    _say(f"ready (pid {child.pid})")
-                    return child
-                break
-            if child.poll() is not None:
-                break
-    _end(child)
-    return None
+    def start(self) -> "subprocess.Popen[bytes] | None":
+        """Start a child and wait until it takes calls; None = it did not come so far."""
+        reading, writing = os.pipe()
+        try:
+            child = subprocess.Popen(  # noqa: S603 - the command the person at the keyboard gave
+                self._command,
+                env={**os.environ, _CHILD: str(writing), _PARENT: str(self._alive)},
+                pass_fds=(writing, self._alive),
+                start_new_session=True,
+            )
+        finally:
+            os.close(writing)
+        with os.fdopen(reading, "rb") as pipe, selectors.DefaultSelector() as selector:
+            selector.register(pipe, selectors.EVENT_READ)
+            until = time.monotonic() + _START_S
+            while time.monotonic() < until and not self.stopping.is_set():
+                if selector.select(_POLL_S):
+                    if pipe.read(6) == b"ready\n":
+                        _say(f"ready (pid {child.pid})")
+                        return child
+                    break
+                if child.poll() is not None:
+                    break
+        _end(child)
+        return None
 
 
 def _end(child: "subprocess.Popen[bytes]") -> None:
