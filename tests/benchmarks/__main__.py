@@ -2,10 +2,12 @@
 
 usage: python -m tests.benchmarks [--seconds S] [--rounds N] [--only TEXT] [--write FILE] [--check]
        python -m tests.benchmarks --against CHECKOUT [--seconds S] [--rounds N] [--only TEXT]
+       python -m tests.benchmarks --against CHECKOUT --instructions [--seconds S] [--only TEXT]
 
 ``--check`` fails when a figure misses its bound. Bare times on a shared machine say little; the
 ratios inside one run are what is promised. ``--against`` compares with another checkout (that has
-its own ``.venv``): both meshes run beside each other and take turns.
+its own ``.venv``): both meshes run beside each other and take turns. ``--instructions`` counts what
+the gateway executes (valgrind), which a busy machine does not change.
 """
 
 import argparse
@@ -17,7 +19,7 @@ import time
 from pathlib import Path
 
 import uvloop
-from tests.benchmarks import against, large, many_tools
+from tests.benchmarks import against, instructions, large, many_tools
 from tests.benchmarks.cases import Row, measure
 from tests.benchmarks.cluster import mesh_up, process
 from tests.benchmarks.report import bounds, bounds_table, table, write
@@ -70,8 +72,12 @@ def main() -> None:
     parser.add_argument("--only", default="", help="only cases whose name contains this")
     parser.add_argument("--write", type=Path, help="also put the tables into this page")
     parser.add_argument("--against", type=Path, help="compare with this other checkout instead")
+    parser.add_argument("--instructions", action="store_true", help="count, do not time")
     parser.add_argument("--check", action="store_true", help="fail when a bound is missed")
     args = parser.parse_args()
+    if args.against and args.instructions:
+        print(instructions.run(args.against, args.seconds, args.only))
+        return
     if args.against:
         print(against.run(args.against, args.seconds, args.rounds, args.only))
         return

@@ -1,4 +1,4 @@
-"""``[containers]`` of ``mesh.toml``: given to every runner as it is."""
+"""``[containers]`` of ``mesh.toml`` and of a runner: how servers from images are run."""
 
 from typing import Annotated
 
@@ -9,10 +9,11 @@ __all__ = ["ContainersTable"]
 
 
 class ContainersTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """``[containers]``: how servers with an ``image`` are run; given to every runner.
+    """Table ``[containers]``: how servers with an ``image`` are run.
 
     Attributes:
-        engine: the Docker engine: ``unix:///path`` or ``tcp://HOST:PORT``.
+        engine: the Docker engine: ``unix:///path`` or ``tcp://HOST:PORT``. Who reaches it is
+            root where it runs.
         pull: have it fetch images that it does not have.
         memory_mb: memory of a container whose definition says nothing, in MiB; tenants' own
             servers may have less, not more. The same holds for the next two.
