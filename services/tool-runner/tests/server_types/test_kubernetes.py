@@ -8,8 +8,6 @@ not read here too; requests must match to the letter. A run against a real clust
 
 import asyncio
 import base64
-import datetime as dt
-import ipaddress
 import json
 import ssl
 from collections.abc import AsyncIterator, Callable
@@ -20,9 +18,7 @@ import jsonschema_rs
 import pytest
 import yaml
 from aiohttp import web
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
+from tests.certificates import self_signed
 
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from tool_runner.upstreams import clusters
@@ -255,38 +251,6 @@ async def test_wrong_credential_and_broken_server_are_faults_not_answers(
 # Clusters by kubeconfig and inside a pod
 
 
-def authority(tmp_path: Path) -> tuple[ssl.SSLContext, bytes, bytes]:
-    """A TLS server for loopback, its certificate, and a key: all one, signed by itself."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, "kubernetes")])
-    now = dt.datetime.now(dt.UTC)
-    places = [x509.DNSName("localhost"), x509.IPAddress(ipaddress.ip_address("127.0.0.1"))]
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - dt.timedelta(days=1))
-        .not_valid_after(now + dt.timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName(places), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    certificate = made.public_bytes(serialization.Encoding.PEM)
-    private = key.private_bytes(
-        serialization.Encoding.PEM,
-        serialization.PrivateFormat.PKCS8,
-        serialization.NoEncryption(),
-    )
-    pair = tmp_path / "server.pem"
-    pair.write_bytes(certificate + private)
-    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    context.load_cert_chain(pair)
-    context.load_verify_locations(cadata=certificate.decode())
-    return context, certificate, private
-
-
 def kubeconfig(url: str, *, cluster: dict[str, Any], user: dict[str, Any]) -> str:
     return yaml.safe_dump(
         {
@@ -306,7 +270,7 @@ def kubeconfig(url: str, *, cluster: dict[str, Any], user: dict[str, Any]) -> st
 async def test_kubeconfig_gives_address_authorities_token_and_namespace(
     deploy: Any, replay: Any, tmp_path: Path
 ) -> None:
-    tls, certificate, private = authority(tmp_path)
+    tls, certificate, private = self_signed(tmp_path)
     tls.verify_mode = ssl.CERT_REQUIRED
     api = await replay(tls)
     data = {"certificate-authority-data": base64.b64encode(certificate).decode()}
@@ -324,7 +288,7 @@ async def test_kubeconfig_gives_address_authorities_token_and_namespace(
 async def test_cluster_with_another_authority_is_not_talked_to(
     deploy: Any, replay: Any, tmp_path: Path
 ) -> None:
-    tls, _, _ = authority(tmp_path)
+    tls, _, _ = self_signed(tmp_path)
     api = await replay(tls)
     path = tmp_path / "config"
     path.write_text(kubeconfig(api.url, cluster={}, user={"token": TOKEN}))
@@ -336,7 +300,7 @@ async def test_cluster_with_another_authority_is_not_talked_to(
 async def test_pod_uses_its_service_account_and_reads_a_renewed_token(
     deploy: Any, replay: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    tls, certificate, _ = authority(tmp_path)
+    tls, certificate, _ = self_signed(tmp_path)
     api = await replay(tls)
     (tmp_path / "token").write_text("first\n")
     (tmp_path / "ca.crt").write_bytes(certificate)
