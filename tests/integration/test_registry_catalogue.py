@@ -69,7 +69,7 @@ class Mesh:
             hash=one.hash,
             catalog=one if body else None,
         )
-        return await (bus or self.runner).operation(contract.put, params)
+        return await (bus or self.runner).operation(contract.put.on(params.server), params)
 
     async def row(self, server: str, tenant: str = "acme") -> ServerStatus | None:
         answer = await self.runner.operation(contract.list_servers, contract.ListServers())
@@ -187,7 +187,7 @@ async def test_list_changed_names_what_changed_and_nothing_is_sent_when_nothing_
     await mesh.put(one)
     await mesh.put(two)
     await mesh.runner.operation(
-        contract.remove, Remove(tenant="acme", server="notes", instance="runner-1")
+        contract.remove.on("notes"), Remove(tenant="acme", server="notes", instance="runner-1")
     )
     await eventually(lambda: len(heard) >= 3, what="three events")
     assert heard == [
@@ -299,7 +299,7 @@ async def test_removed_definition_takes_its_catalogue_along(mesh: Mesh) -> None:
     await mesh.put(catalog("time"))
     # The last instance leaves, but the definition will bring the server back.
     leave = Remove(tenant="acme", server="time", instance="runner-1")
-    await mesh.runner.operation(contract.remove, leave)
+    await mesh.runner.operation(contract.remove.on(leave.server), leave)
     assert await mesh.row("time") is not None
     remove = ServerRemove(name="time", tenant="acme")
     await mesh.operator.operation(contract.server_remove, remove)
@@ -320,7 +320,7 @@ async def test_only_operators_may_administer(mesh: Mesh, connect_bus) -> None:
     assert await mesh.row("time", "_") is None
     with pytest.raises(MeshError):
         await gateway.operation(
-            contract.put,
+            contract.put.on("x"),
             Put(tenant="_", server="x", instance="gateway-1", hash="0" * 64),
             timeout_s=0.3,
         )

@@ -77,7 +77,7 @@ class Mesh:
         made = Catalog(tenant=tenant, server=server)
         made = msgspec.structs.replace(made, hash=catalogs.catalog_hash(made))
         await self.operator.operation(
-            contract.put,
+            contract.put.on(server),
             Put(tenant=tenant, server=server, instance="runner-1", hash=made.hash, catalog=made),
         )
 

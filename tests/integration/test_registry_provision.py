@@ -68,6 +68,21 @@ async def test_every_bucket_of_the_platform_is_there_with_its_settings(
     assert [one["max_bytes"] for one in sizes if one] == [128 * MIB, 64 * MIB]
 
 
+async def test_log_and_stores_of_swarms_are_made_with_their_settings(
+    registry: Service, connect_bus: ConnectBus
+) -> None:
+    coordinator = await connect_bus("swarm-coordinator", "swarm-1")
+    log = await stream(coordinator, buckets.SWARM_LOG)
+    assert log is not None
+    assert log["subjects"] == ["mesh.v1.*.task.log.*"]
+    assert (log["discard"], log["max_bytes"]) == ("new", 256 * MIB)
+    for kind, name in (("memory", "KV_mesh_memory_acme"), ("swarm", "OBJ_mesh_swarm_acme")):
+        assert (await ask(coordinator, kind=kind, tenant="acme")).stream == name
+        made = await stream(coordinator, name)
+        assert made is not None
+        assert made["allow_msg_ttl"] is True
+
+
 async def test_writer_that_started_first_gets_its_bucket_from_a_later_registry(
     connect_bus: ConnectBus, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -137,7 +137,7 @@ async def test_what_nobody_offers_is_said_until_somebody_does(mesh: Mesh, connec
     made = Catalog(tenant="_", server="notes", tools=tools)
     made = msgspec.structs.replace(made, hash=catalogs.catalog_hash(made))
     params = Put(tenant="_", server="notes", instance="runner-1", hash=made.hash, catalog=made)
-    await runner.operation(contract.put, params)
+    await runner.operation(contract.put.on(params.server), params)
     await mesh.when(lambda rows: rows["desk"].missing == ("server other", "tool notes:w*"))
 
 

@@ -14,6 +14,7 @@ import pytest_asyncio
 from gateway.config import GatewayConfig, HttpConfig, KeysConfig, TcpConfig
 from gateway.service import build as build_gateway
 from mcp_proto import subjects
+from mcp_proto.broker_rights import agent_rights
 from mcp_proto.codec import encode_request
 from mcp_proto.contracts import registry as contract
 from mcp_proto.contracts import tenant_auth
@@ -267,23 +268,37 @@ async def test_signed_context_is_no_credential_of_a_client(rig: Rig) -> None:
 async def test_agent_registers_and_removes_servers_of_its_own_tenant_only(rig: Rig) -> None:
     foreign = Put(tenant="other", server="guide", instance="guide-1", hash="0" * 64)
     with pytest.raises(MeshError) as caught:
-        await rig.agent.operation(contract.put.of_tenant(ACME), foreign)
+        await rig.agent.operation(contract.put.of_tenant(ACME).on("guide"), foreign)
     assert caught.value.kind is ErrorKind.DENIED
     for tenant in ("other", "_"):
         with pytest.raises(MeshError) as caught:
             await rig.agent.operation(
-                contract.remove.of_tenant(ACME),
-                Remove(tenant=tenant, server="kv", instance="guide-1", forget=True),
+                contract.remove.of_tenant(ACME).on("guide"),
+                Remove(tenant=tenant, server="guide", instance="guide-1", forget=True),
             )
         assert caught.value.kind is ErrorKind.DENIED
     # The subject of another tenant, or of the platform, is closed by the broker.
-    for op in (contract.put, contract.put.of_tenant("other")):
+    for op in (contract.put.on("guide"), contract.put.of_tenant("other").on("guide")):
         with pytest.raises(MeshError) as caught:
             await rig.agent.operation(op, foreign, timeout_s=1.0)
         assert caught.value.kind in {ErrorKind.DENIED, ErrorKind.DEADLINE}
     for subject in ("mesh.v1.other.call.guide.>", "mesh.v1.other.topic.>"):
         with pytest.raises(MeshError) as caught:
             await rig.agent.subscribe(subject, _nothing)
+        assert caught.value.kind is ErrorKind.DENIED
+
+
+async def test_agent_with_names_registers_no_other_server_of_its_tenant(rig: Rig) -> None:
+    rights = agent_rights(ACME, "guide-2", ("guide",))
+    put = contract.put.of_tenant(ACME)
+    assert put.on("guide").subject in rights.publish
+    assert not any(right == put.on(subjects.ANY).subject for right in rights.publish)
+    # The registry believes the subject, which the broker has checked, not the body.
+    other = Put(tenant=ACME, server="other", instance="guide-2", hash="0" * 64)
+    leave = Remove(tenant=ACME, server="other", instance="guide-2", forget=True)
+    for operation, params in ((put, other), (contract.remove.of_tenant(ACME), leave)):
+        with pytest.raises(MeshError, match="names another server") as caught:
+            await rig.agent.operation(operation.on("guide"), params)  # type: ignore[arg-type]
         assert caught.value.kind is ErrorKind.DENIED
 
 

@@ -32,6 +32,7 @@ OWNERS = {
     buckets.KEYS: "tenant-auth",
     buckets.LOGINS: "tenant-auth",
     buckets.SESSIONS: "gateway",
+    buckets.SWARMS: "swarm-coordinator",
 }
 
 
@@ -43,7 +44,7 @@ def test_a_bucket_is_written_by_its_owner_alone(service: str) -> None:
         assert not may_publish(rights, f"$JS.API.STREAM.DELETE.{bucket.stream}")
 
 
-MESH = ("gateway", "tenant-auth", "tool-runner", "stdio")
+MESH = ("gateway", "tenant-auth", "tool-runner", "swarm-coordinator", "agent-host", "stdio")
 
 
 @pytest.mark.parametrize(
@@ -66,11 +67,11 @@ def test_only_the_registry_makes_or_changes_streams(rights: Rights) -> None:
         assert may_publish(registry, f"$JS.API.STREAM.{verb}.KV_mesh_sessions")
 
 
-def test_only_runners_ask_for_storage_of_tenants() -> None:
+def test_only_who_keeps_something_for_tenants_asks_for_their_storage() -> None:
     subject = provision.ensure.subject
     for service in (*broker_rights.SERVICES, "stdio"):
         rights = rights_of(service, f"{service}-1")
-        assert may_publish(rights, subject) is (service == "tool-runner")
+        assert may_publish(rights, subject) is (service in {"tool-runner", "swarm-coordinator"})
     assert not may_publish(broker_rights.client_rights("acme"), subject)
     assert not may_publish(broker_rights.agent_rights("acme", "agent-1"), subject)
 
@@ -119,6 +120,8 @@ def test_stored_results_are_the_runners_alone() -> None:
         rights = rights_of(service, f"{service}-1")
         for subject in ("$O.mesh_t_acme.C.x", "$O.mesh_t_acme.M.x"):
             assert may_publish(rights, subject) is (service == "tool-runner")
+        theirs = "$O.mesh_swarm_acme.C.swarm_1.x"
+        assert may_publish(rights, theirs) is (service == "swarm-coordinator")
     runner = rights_of("tool-runner", "r")
     assert may_publish(runner, "$JS.API.DIRECT.GET.OBJ_mesh_t_acme")
     for bucket in (buckets.CONFIG, buckets.LOGINS, buckets.SESSIONS):
@@ -168,7 +171,11 @@ def test_leaf_has_what_its_agents_have_and_the_inboxes_of_those_who_call_them() 
     leaf = broker_rights.leaf_rights("acme", {"heat-1": ("heat",), "door-1": ("door",)})
     beyond = set(leaf.publish) - set(agent.publish)
     others = set(broker_rights.agent_rights("acme", "door-1", ("door",)).publish)
-    assert beyond - others == {"_MESH.gateway.*.>", "_MESH.tool-runner.*.>"}
+    assert beyond - others == {
+        "_MESH.gateway.*.>",
+        "_MESH.tool-runner.*.>",
+        "_MESH.swarm-coordinator.*.>",
+    }
     assert may_subscribe(leaf, "mesh.v1.acme.call.heat.read")
     for subject in (
         "mesh.v1.acme.call.kv.kv_get",

@@ -42,6 +42,8 @@ def test_a_token_that_no_encoder_writes_is_refused(token: str) -> None:
         ),
         (subjects.instance("_", "r-1", "ping"), ("_", Kind.INST, ("r-1", "ping"))),
         (subjects.event("acme", "updated", "notes"), ("acme", Kind.EVT, ("updated", "notes"))),
+        (subjects.task("acme", "log", "swarm_1"), ("acme", Kind.TASK, ("log", "swarm_1"))),
+        (subjects.task("acme", "agent", "a", "b.c"), ("acme", Kind.TASK, ("agent", "a", "b.c"))),
         (subjects.blob("acme", "r-1", "b"), ("acme", Kind.BLOB, ("r-1", "b"))),
         (subjects.gateway("acme", "tools/list"), ("acme", Kind.GW, ("tools", "list"))),
         (subjects.service("registry", "put"), ("_", Kind.SVC, ("registry", "put"))),
@@ -94,6 +96,16 @@ def test_wildcards_are_only_for_subscribing() -> None:
     assert subjects.rpc(subjects.ANY, "notes", subjects.REST) == "mesh.v1.*.rpc.notes.>"
     assert encode_token("*") == "=2A"
     assert encode_token(">") == "=3E"
+
+
+def test_stored_work_has_an_id_of_one_or_more_tokens() -> None:
+    assert subjects.task(subjects.ANY, "log", subjects.ANY) == "mesh.v1.*.task.log.*"
+    assert subjects.task("acme", "agent", "a", subjects.REST) == "mesh.v1.acme.task.agent.a.>"
+    assert subjects.task("acme", "log", "*") == "mesh.v1.acme.task.log.=2A"
+    for ids in ((), ("",), ("a", "")):
+        with pytest.raises(MeshError) as caught:
+            subjects.task("acme", "log", *ids)
+        assert caught.value.kind is ErrorKind.PARAMS
 
 
 def test_a_tool_named_like_a_wildcard_is_only_a_name() -> None:

@@ -304,3 +304,13 @@ def test_a_changed_public_half_counts_as_a_removal(world: World) -> None:
     public = Ed25519PrivateKey.generate().public_key().public_bytes_raw()
     world.ring.put(msgspec.structs.replace(record, public=public))
     refused(world.verifier, token)
+
+
+def test_context_of_a_task_is_never_mistaken_for_one_of_its_submitter(world: World) -> None:
+    """The signer remembers tokens: what a task does must not lose its chain, nor lend its grant."""
+    plain = world.signer.sign(WHO)
+    task = msgspec.structs.replace(WHO, chain=("task_1",), gid="grant_1")
+    deeper = msgspec.structs.replace(task, chain=("task_1", "task_2"), gid="grant_2")
+    tokens = [plain, world.signer.sign(task), world.signer.sign(deeper), world.signer.sign(WHO)]
+    chains = [world.verifier.verify(one).chain for one in tokens]
+    assert chains == [(), ("task_1",), ("task_1", "task_2"), ()]

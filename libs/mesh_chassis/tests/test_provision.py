@@ -80,7 +80,7 @@ async def test_new_storage_is_refused_with_the_reason_while_the_registry_is_away
 
 
 @pytest.mark.parametrize("tenant", ["", "_", "a.b", "a*", ">", "Ä", "a" * 200, "../x"])
-@pytest.mark.parametrize("kind", ["kv", "objects", "events"])
+@pytest.mark.parametrize("kind", ["kv", "objects", "events", "memory", "swarm"])
 def test_what_is_no_tenant_has_no_storage(kind: provisioning.Kind, tenant: str) -> None:
     for attempt in (
         lambda: stream_name(kind, tenant),
@@ -110,7 +110,7 @@ def test_sizes_and_copies_are_bounded() -> None:
     assert many.num_replicas == 3
 
 
-@pytest.mark.parametrize("kind", ["kv", "objects", "events"])
+@pytest.mark.parametrize("kind", ["kv", "objects", "events", "memory", "swarm"])
 def test_name_is_the_same_for_those_who_ask_and_those_who_make(kind: provisioning.Kind) -> None:
     made = stream_for(Ensure(kind=kind, tenant="acme"), TenantBounds())
     assert made.name == stream_name(kind, "acme")

@@ -7,7 +7,7 @@ import msgspec
 import pytest
 import pytest_asyncio
 
-from gateway.identity import CREDENTIAL_CHARS_MAX, Identities
+from gateway.identity import CREDENTIAL_CHARS_MAX, Caller, Identities
 from mcp_proto.contracts.tenant_auth import CallerContext, Grant, Identity, KeyRecord
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis.tasks import Tasks
@@ -171,6 +171,37 @@ async def test_a_change_leaves_others_alone(world: World, key: str) -> None:
     caller = await world.identities.caller("c")
     world.identities.feed(key, b"{}", 1)
     assert world.identities.known("c") is caller
+
+
+async def test_end_of_a_task_ends_what_it_did_for_its_submitter_and_nobody_else(
+    world: World,
+) -> None:
+    own = await world.identities.caller("c")
+    world.answer = identity(chain=("task_1",), grant_id="grant_1")
+    await world.identities.caller("d")
+    world.identities.feed("cut.grant.grant_1", b"{}", 1)
+    assert world.identities.known("d") is None
+    assert world.identities.known("c") is own
+    with pytest.raises(MeshError) as caught:
+        await world.identities.caller("d")
+    assert caught.value.kind is ErrorKind.UNAUTHENTICATED
+    world.answer = identity()
+    await world.identities.caller("e")
+    world.clock.advance(5.0)
+    # Tasks end all the time: what is known of others is believed as long as ever.
+    assert world.identities.known("e") is not None
+
+
+async def test_context_of_a_delegated_caller_names_its_tasks(world: World) -> None:
+    signed: list[CallerContext] = []
+
+    def sign(context: CallerContext) -> str:
+        signed.append(context)
+        return "signed"
+
+    delegated = identity(chain=("task_1", "task_2"), grant_id="grant_2")
+    Caller(delegated, sign=sign, issuer="gateway-1").context(0.0)
+    assert (signed[0].chain, signed[0].gid) == (("task_1", "task_2"), "grant_2")
 
 
 async def test_an_answer_from_before_a_revocation_is_not_believed(world: World) -> None:

@@ -11,7 +11,7 @@ import pytest
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorObject
-from tool_runner.upstreams.children import Children
+from mesh_chassis.children import Children
 from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream
 from tool_runner.upstreams.upstream import Request
 

@@ -5,6 +5,7 @@ import pytest
 
 from mcp_proto.errors import ErrorObject, MeshError
 from mcp_proto.versions import Revision
+from mesh_chassis.child_environment import child_environment
 from tool_runner.core.dialect import (
     caller_meta,
     initialize_params,
@@ -14,7 +15,6 @@ from tool_runner.core.dialect import (
     to_bus_result,
     to_upstream_params,
 )
-from tool_runner.core.environment import child_environment
 from tool_runner.core.offers import read_page, tools_of
 
 PV = "io.modelcontextprotocol/"

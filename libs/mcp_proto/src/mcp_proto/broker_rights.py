@@ -6,11 +6,10 @@ under the same rights as production. A right here is a wire subject, not a prefi
 
 from collections.abc import Callable, Mapping
 
-import msgspec
-
-from mcp_proto import agent_protocol, buckets
-from mcp_proto.buckets import Bucket
-from mcp_proto.contracts import provision, registry, tasks, tenant_auth
+from mcp_proto import agent_protocol, buckets, swarm_rights
+from mcp_proto.contracts import provision, registry, swarm, tasks, tenant_auth
+from mcp_proto.names import SWARM_COORDINATOR
+from mcp_proto.rights_parts import Rights, every, inbox_prefix, own, read, read_stream
 from mcp_proto.subjects import ANY, QUEUE, ROOT, encode_token
 
 __all__ = [
@@ -25,50 +24,10 @@ __all__ = [
     "rights_of",
 ]
 
-SERVICES = ("gateway", "registry", "tenant-auth", "tool-runner")
+SERVICES = ("gateway", "registry", "tenant-auth", "tool-runner", SWARM_COORDINATOR, swarm.HOST)
 
 AGENT = "agent"
 """Service name of every program that serves with the SDK."""
-
-
-class Rights(msgspec.Struct, frozen=True, kw_only=True):
-    """Lists of one NATS user.
-
-    Attributes:
-        publish: subjects it may publish to.
-        subscribe: subjects it may subscribe to; "subject queue" = only in that queue group.
-        publish_deny: exceptions from ``publish``; deny wins.
-        replies: cap of ``allow_responses`` (messages per request, for an hour); 0 = off.
-    """
-
-    publish: tuple[str, ...]
-    subscribe: tuple[str, ...]
-    publish_deny: tuple[str, ...] = ()
-    replies: int = 100_000
-
-
-def inbox_prefix(service: str, instance: str) -> str:
-    """Own inbox space of one instance, so that nobody hears another's replies.
-
-    Outside ``_INBOX``, which tenants' plain NATS clients use.
-    """
-    return f"_MESH.{service}.{instance}"
-
-
-def _read(bucket: Bucket) -> tuple[str, ...]:
-    """Read and watch a whole bucket: info, direct get, named filtered consumer, flow control."""
-    stream = bucket.stream
-    return (
-        f"$JS.API.STREAM.INFO.{stream}",
-        f"$JS.API.DIRECT.GET.{stream}",
-        f"$JS.API.DIRECT.GET.{stream}.>",
-        f"$JS.API.STREAM.MSG.GET.{stream}",
-        f"$JS.API.CONSUMER.CREATE.{stream}.>",
-        f"$JS.API.CONSUMER.DELETE.{stream}.>",
-        f"$JS.FC.{stream}.>",
-        # The second format of flow control, which newer brokers default to.
-        f"$JS.FC.*.*.{stream}.>",
-    )
 
 
 _MAKE_STREAMS = (
@@ -83,37 +42,16 @@ The broker does not look into the body of such a request. A stream with ``republ
 subject, one with ``sources`` or ``mirror`` reads any other: this right is all rights."""
 
 
-def _own(bucket: Bucket) -> tuple[str, ...]:
-    """Read and write a bucket."""
-    return (*_read(bucket), f"$KV.{bucket.name}.>")
-
-
-def _every(service: str, instance: str) -> tuple[tuple[str, ...], tuple[str, ...]]:
-    publish = (
-        "$SYS.REQ.USER.INFO",  # the broker's clock, by which start-by times are judged
-        "$JS.API.INFO",
-        f"$KV.{buckets.INSTANCES.name}.{service}.{instance}",
-        f"{ROOT}.*.evt.*.{instance}",
-        f"{ROOT}.*.inst.*.ping",
-        f"{ROOT}.*.blob.>",
-    )
-    subscribe = (
-        f"{inbox_prefix(service, instance)}.>",
-        f"{ROOT}.*.inst.{instance}.>",
-        f"{ROOT}.*.blob.{instance}.>",
-        "$SRV.>",
-    )
-    return publish, subscribe
-
-
 def _gateway(instance: str) -> Rights:
-    publish, subscribe = _every("gateway", instance)
+    publish, subscribe = every("gateway", instance)
     return Rights(
         publish=(
             *publish,
             f"{ROOT}.*.call.>",
             f"{ROOT}.*.rpc.>",
-            f"{ROOT}.*.inst.>",
+            # Not inst.>: what hosts of agents and owners of swarms tell each other is theirs.
+            f"{ROOT}.*.inst.*.cancel",
+            f"{ROOT}.*.inst.*.answer",
             # Not svc.>: administration is for operators; a gateway that is taken over must not
             # be able to make keys or servers.
             *(
@@ -126,15 +64,19 @@ def _gateway(instance: str) -> Rights:
                     tasks.create,
                     tasks.update,
                     tasks.cancel,
+                    *(
+                        operation.at(SWARM_COORDINATOR)
+                        for operation in (tasks.create, tasks.update, tasks.cancel)
+                    ),
                 )
             ),
             "$SRV.>",
-            *_own(buckets.SESSIONS),
-            *_read(buckets.CATALOG),
-            *_read(buckets.CONFIG),
-            *_read(buckets.KEYS),
-            *_read(buckets.TASKS),
-            *_read(buckets.VIRTUALS),
+            *own(buckets.SESSIONS),
+            *read(buckets.CATALOG),
+            *read(buckets.CONFIG),
+            *read(buckets.KEYS),
+            *read(buckets.TASKS),
+            *read(buckets.VIRTUALS),
             # Exposed tools live, as agents of the Synadia Agent Protocol.
             "agents.hb.*.*.*",
         ),
@@ -149,16 +91,16 @@ def _gateway(instance: str) -> Rights:
 
 
 def _registry(instance: str) -> Rights:
-    publish, subscribe = _every("registry", instance)
+    publish, subscribe = every("registry", instance)
     return Rights(
         publish=(
             *publish,
-            *_own(buckets.CATALOG),
-            *_own(buckets.SERVERS),
-            *_own(buckets.VIRTUALS),
-            *_own(buckets.INSTANCES),
-            *_own(buckets.LEASE),
-            *_read(buckets.KEYS),
+            *own(buckets.CATALOG),
+            *own(buckets.SERVERS),
+            *own(buckets.VIRTUALS),
+            *own(buckets.INSTANCES),
+            *own(buckets.LEASE),
+            *read(buckets.KEYS),
             f"{ROOT}.*.evt.list_changed.*",
             *_MAKE_STREAMS,
         ),
@@ -167,7 +109,7 @@ def _registry(instance: str) -> Rights:
             f"{ROOT}._.svc.registry.* registry",
             # Agents of any tenant register under their own tenant's token.
             *(
-                f"{operation.of_tenant(ANY).subject} registry"
+                f"{operation.of_tenant(ANY).on(ANY).subject} registry"
                 for operation in (registry.put, registry.remove)
             ),
         ),
@@ -176,13 +118,14 @@ def _registry(instance: str) -> Rights:
 
 
 def _tenant_auth(instance: str) -> Rights:
-    publish, subscribe = _every("tenant-auth", instance)
+    publish, subscribe = every("tenant-auth", instance)
     return Rights(
         publish=(
             *publish,
-            *_own(buckets.CONFIG),
-            *_own(buckets.KEYS),
-            *_own(buckets.LOGINS),
+            *own(buckets.CONFIG),
+            *own(buckets.KEYS),
+            *own(buckets.LOGINS),
+            *own(buckets.GRANTS),
         ),
         subscribe=(*subscribe, f"{ROOT}._.svc.tenant-auth.* tenant-auth"),
         replies=1,
@@ -198,20 +141,24 @@ _NOT_OF_RUNNERS = (
     buckets.CONFIG,
     buckets.KEYS,
     buckets.LOGINS,
+    buckets.GRANTS,
     buckets.SESSIONS,
     buckets.SERVERS,
     buckets.VIRTUALS,
+    buckets.SWARMS,
 )
 """Buckets that others write; a runner, which writes the buckets of tenants, keeps off these."""
+_SECRETS = (buckets.CONFIG, buckets.LOGINS, buckets.GRANTS, buckets.SESSIONS)
+"""Of these, what a runner does not read either."""
 
 
 def _tool_runner(instance: str) -> Rights:
-    publish, subscribe = _every("tool-runner", instance)
+    publish, subscribe = every("tool-runner", instance)
     return Rights(
         publish=(
             *publish,
-            registry.put.subject,
-            registry.remove.subject,
+            registry.put.on(ANY).subject,
+            registry.remove.on(ANY).subject,
             registry.list_servers.subject,
             provision.ensure.subject,
             # The source of this event is the server, not the runner that happens to hold it.
@@ -250,11 +197,9 @@ def _tool_runner(instance: str) -> Rights:
                 for service in SERVICES
                 if service != "tool-runner"
             ),
-            *(
-                right
-                for bucket in (buckets.CONFIG, buckets.LOGINS, buckets.SESSIONS)
-                for right in _read(bucket)
-            ),
+            *(right for bucket in _SECRETS for right in read(bucket)),
+            swarm_rights.lease_of_swarms,
+            *read_stream(buckets.SWARM_LOG),
         ),
         subscribe=(
             *subscribe,
@@ -317,25 +262,30 @@ def agent_rights(tenant: str, instance: str, names: tuple[str, ...] = ()) -> Rig
         instance: unique among all processes of the mesh.
         names: servers it may be; () = any of the tenant's.
     """
-    publish, subscribe = _every(AGENT, instance)
-    own = f"{ROOT}.{encode_token(tenant)}"
+    publish, subscribe = every(AGENT, instance)
+    home = f"{ROOT}.{encode_token(tenant)}"
     servers = [f"{encode_token(name)}." for name in names] or [""]
     return Rights(
         publish=(
-            *(right.replace(f"{ROOT}.*.", f"{own}.") for right in publish),
-            registry.put.of_tenant(tenant).subject,
-            registry.remove.of_tenant(tenant).subject,
-            f"{own}.gw.>",
-            f"{own}.inst.*.cancel",
-            f"{own}.topic.>",
-            *(f"{own}.evt.updated.{server.rstrip('.') or '*'}" for server in servers),
-            *_read(buckets.KEYS),
+            *(right.replace(f"{ROOT}.*.", f"{home}.") for right in publish),
+            *(
+                operation.of_tenant(tenant).on(name).subject
+                for operation in (registry.put, registry.remove)
+                for name in names or (ANY,)
+            ),
+            f"{home}.gw.>",
+            f"{home}.inst.*.cancel",
+            # It may take the place of an agent of a swarm, and then speaks as that agent's host.
+            *swarm_rights.from_host(encode_token(tenant), instance),
+            f"{home}.topic.>",
+            *(f"{home}.evt.updated.{server.rstrip('.') or '*'}" for server in servers),
+            *read(buckets.KEYS),
         ),
         subscribe=(
             *subscribe,
-            *(f"{own}.call.{server}> {QUEUE}" for server in servers),
-            *(f"{own}.rpc.{server}> {QUEUE}" for server in servers),
-            f"{own}.topic.>",
+            *(f"{home}.call.{server}> {QUEUE}" for server in servers),
+            *(f"{home}.rpc.{server}> {QUEUE}" for server in servers),
+            f"{home}.topic.>",
         ),
     )
 
@@ -358,6 +308,7 @@ def leaf_rights(tenant: str, agents: Mapping[str, tuple[str, ...]]) -> Rights:
             *dict.fromkeys(right for one in each for right in one.publish if right not in own),
             f"{inbox_prefix('gateway', '*')}.>",
             f"{inbox_prefix('tool-runner', '*')}.>",
+            f"{inbox_prefix(SWARM_COORDINATOR, '*')}.>",
         ),
         subscribe=tuple(
             dict.fromkeys(
@@ -381,6 +332,8 @@ _TABLE: dict[str, Callable[[str], Rights]] = {
     "registry": _registry,
     "tenant-auth": _tenant_auth,
     "tool-runner": _tool_runner,
+    SWARM_COORDINATOR: swarm_rights.coordinator,
+    swarm.HOST: swarm_rights.agent_host,
     "stdio": _stdio,
 }
 

@@ -13,6 +13,7 @@ from mcp_proto.subjects import PLATFORM, encode_token
 __all__ = [
     "CATALOG",
     "CONFIG",
+    "GRANTS",
     "IDEMPOTENCY",
     "INSTANCES",
     "KEYS",
@@ -21,10 +22,17 @@ __all__ = [
     "OF_PLATFORM",
     "SERVERS",
     "SESSIONS",
+    "SWARMS",
+    "SWARM_LOG",
     "TASKS",
     "VIRTUALS",
     "Bucket",
     "key",
+    "memory_key",
+    "swarm_lease_key",
+    "swarm_memory",
+    "swarm_object",
+    "swarm_objects",
     "tenant_events",
     "tenant_kv",
     "tenant_objects",
@@ -90,6 +98,12 @@ KEYS = Bucket(name="mesh_keys", writer="tenant-auth", history=10)
 """Signing keys ``sign.{kid}``, private halves sealed, and sealing keys ``seal.{kid}``, sealed."""
 LOGINS = Bucket(name="mesh_logins", writer="tenant-auth", per_key_ttl=True)
 """Login sessions."""
+GRANTS = Bucket(
+    name="mesh_grants", writer="tenant-auth", per_key_ttl=True, bytes_max=64 * 1024 * 1024
+)
+"""Delegated grants ``{id}``: which task acts for whom. Each expires with its task.
+
+Not in ``mesh_config``: gateways watch that, and doubt what they know at each of its changes."""
 SESSIONS = Bucket(name="mesh_sessions", writer="gateway", per_key_ttl=True)
 """MCP sessions of the old eras; any gateway continues them."""
 LEASE = Bucket(name="mesh_lease", writer="registry", per_key_ttl=True)
@@ -102,6 +116,19 @@ IDEMPOTENCY = Bucket(
     name="mesh_idempotency", writer="tool-runner", per_key_ttl=True, value_max_bytes=768 * 1024
 )
 """What became of calls with an idempotency key, under a digest of whose call it was."""
+SWARMS = Bucket(
+    name="mesh_swarms",
+    writer="swarm-coordinator",
+    per_key_ttl=True,
+    value_max_bytes=64 * 1024,
+)
+"""What each swarm is, ``{tenant}.{swarm}``; its log is the truth."""
+
+SWARM_LOG = "MESH_SWARM_LOG"
+"""Stream of the swarms' logs, subject ``subjects.task(tenant, "log", swarm)``; not a bucket.
+
+Each message is a batch of events, written by whoever owns the swarm, with the expected sequence of
+the subject's last message."""
 
 
 OF_PLATFORM = (
@@ -110,6 +137,7 @@ OF_PLATFORM = (
     CONFIG,
     KEYS,
     LOGINS,
+    GRANTS,
     CATALOG,
     SERVERS,
     VIRTUALS,
@@ -117,6 +145,7 @@ OF_PLATFORM = (
     LEASE,
     TASKS,
     IDEMPOTENCY,
+    SWARMS,
 )
 """Every bucket that is there from the first start on, in the order of their making."""
 
@@ -152,6 +181,63 @@ def tenant_events(tenant: str) -> str:
         ValueError: not a tenant id.
     """
     return f"EVT_{tenant_kv(tenant).name}"
+
+
+def swarm_memory(tenant: str, bytes_max: int = -1) -> Bucket:
+    """The bucket of the memory of one tenant's swarms, keys by ``memory_key``.
+
+    Raises:
+        ValueError: not a tenant id.
+    """
+    if not is_tenant_id(tenant):
+        raise ValueError(f"not a tenant id: {tenant!r}")
+    return Bucket(
+        name=f"mesh_memory_{tenant}",
+        writer="swarm-coordinator",
+        per_key_ttl=True,
+        value_max_bytes=512 * 1024,
+        bytes_max=bytes_max,
+    )
+
+
+def swarm_objects(tenant: str) -> str:
+    """Name of the object bucket of one tenant's swarms: stream ``OBJ_{name}`` on ``$O.{name}.>``.
+
+    Raises:
+        ValueError: not a tenant id.
+    """
+    if not is_tenant_id(tenant):
+        raise ValueError(f"not a tenant id: {tenant!r}")
+    return f"mesh_swarm_{tenant}"
+
+
+def memory_key(swarm: str, namespace: str, name: str) -> str:
+    """Key in ``swarm_memory``: always three tokens.
+
+    By the number of tokens the broker keeps the coordinator out of tenants' own values, which have
+    one (``broker_rights``): a wildcard inside a bucket's name does not exist.
+
+    Raises:
+        ValueError: a name is empty.
+    """
+    return ".".join(encode_token(one) for one in (swarm, namespace, name))
+
+
+def swarm_object(tenant: str, swarm: str, name: str) -> str:
+    """Subject of one message of a large value of a swarm, in ``swarm_objects``.
+
+    Two tokens behind ``C``, where objects of tenants have one: see ``memory_key``. Written with
+    ``Nats-TTL``, read by direct get of this subject.
+
+    Raises:
+        ValueError: not a tenant id, or a name is empty.
+    """
+    return f"$O.{swarm_objects(tenant)}.C.{encode_token(swarm)}.{encode_token(name)}"
+
+
+def swarm_lease_key(tenant: str, swarm: str) -> str:
+    """Key in ``mesh_lease`` of the owner of a swarm: three tokens, those of servers have two."""
+    return key("swarm", tenant, swarm)
 
 
 def key(*names: str) -> str:

@@ -17,6 +17,9 @@ __all__ = [
     "RESERVED_SERVERS",
     "RESULTS_PREFIX",
     "RESULTS_SERVER",
+    "SWARM_COORDINATOR",
+    "SWARM_SERVER",
+    "SWARM_TOOLS",
     "is_listed_name",
     "listed_name",
 ]
@@ -27,7 +30,19 @@ RESULTS_SERVER = "results"
 """Stored results, served by every tool-runner."""
 RESULTS_PREFIX = f"{MESH_SERVER}://{RESULTS_SERVER}/"
 """What URIs of stored results begin with, at every endpoint."""
-RESERVED_SERVERS = frozenset((MESH_SERVER, RESULTS_SERVER))
+SWARM_SERVER = "swarm"
+"""Swarms, their agents, tasks and memory, served by every swarm-coordinator."""
+SWARM_COORDINATOR = "swarm-coordinator"
+"""Service name of swarm coordinators."""
+SWARM_TOOLS: frozenset[str] = frozenset((
+    "swarm_init", "swarm_list", "swarm_status", "swarm_destroy",
+    "agent_spawn", "agent_list", "agent_status", "agent_message", "agent_task",
+    "agent_terminate", "agent_types",
+    "task_orchestrate", "task_status", "task_result", "task_cancel", "task_list",
+    "memory_store", "memory_retrieve", "memory_list", "memory_delete",
+))  # fmt: skip
+"""Bare names of the swarm's tools: old TCP clients know codes for their failures."""
+RESERVED_SERVERS = frozenset((MESH_SERVER, RESULTS_SERVER, SWARM_SERVER))
 """Names that no definition of an upstream server may have, beside those of native toolsets."""
 
 _JOIN = "__"

@@ -33,6 +33,7 @@ __all__ = [
     "parse",
     "rpc",
     "service",
+    "task",
     "topic",
 ]
 
@@ -165,7 +166,11 @@ def rpc(tenant: str, server: str, method: str) -> str:
 
 
 def instance(tenant: str, instance_id: str, verb: str) -> str:
-    """Directed subject of one process: verbs ping, cancel, drain, call, answer; ``REST`` = all."""
+    """Directed subject of one process: verbs ping, cancel, drain, call, answer; ``REST`` = all.
+
+    Of a swarm (``instance_id`` is its id) and its hosts: ``contracts.swarm``; what a host says to
+    an owner has the host as one more token, so that the broker knows who speaks.
+    """
     tail = verb if verb is REST else _name(verb, "verb")
     return _checked(
         f"{ROOT}.{_wild(tenant, 'tenant')}.inst.{_name(instance_id, 'instance')}.{tail}"
@@ -177,6 +182,25 @@ def event(tenant: str, kind: str, source: str) -> str:
     return _checked(
         f"{ROOT}.{_wild(tenant, 'tenant')}.evt."
         f"{_wild(kind, 'event kind')}.{_wild(source, 'source')}"
+    )
+
+
+def task(tenant: str, task_class: str, *ids: str) -> str:
+    """Subject of stored work: ``mesh.v1.{tenant}.task.{class}.{id…}``; the class picks the stream.
+
+    Classes ``high``, ``normal``, ``low``, ``agent``, ``dlq``; ``log`` with the id of a swarm is
+    that swarm's log. An id may have several tokens; ``ANY`` and, as the last, ``REST`` subscribe.
+
+    Raises:
+        MeshError: ``params`` (no id), ``too_large``.
+    """
+    if not ids:
+        raise MeshError(ErrorKind.PARAMS, "a task subject needs an id")
+    last = ids[-1]
+    tail = [_wild(one, "task id") for one in ids[:-1]]
+    tail.append(last if last is REST else _wild(last, "task id"))
+    return _checked(
+        f"{ROOT}.{_wild(tenant, 'tenant')}.task.{_wild(task_class, 'task class')}.{'.'.join(tail)}"
     )
 
 
@@ -207,14 +231,16 @@ def topic(tenant: str, text: str) -> str:
     return _checked(f"{ROOT}.{_wild(tenant, 'tenant')}.topic.{token}")
 
 
-def service(name: str, operation: str, tenant: str = PLATFORM) -> str:
+def service(name: str, operation: str, tenant: str = PLATFORM, item: str = "") -> str:
     """Subject of a platform operation: ``mesh.v1._.svc.{service}.{op}``; ``ANY`` = all.
 
-    Under a tenant's token for the few that its own agents may ask for.
+    Under a tenant's token for the few that its own agents may ask for; with the name of what it is
+    about as a last token where the right to it depends on that.
     """
-    return (
+    tail = f".{_wild(item, 'item')}" if item else ""
+    return _checked(
         f"{ROOT}.{_wild(tenant, 'tenant')}.svc."
-        f"{_name(name, 'service')}.{_wild(operation, 'operation')}"
+        f"{_name(name, 'service')}.{_wild(operation, 'operation')}{tail}"
     )
 
 

@@ -179,7 +179,7 @@ class ContextSigner:
         now = self._clock_ms()
         who = (
             *(context.tid, context.sub, context.roles, context.perms),
-            *(context.sid, context.iss, context.cid),
+            *(context.sid, context.iss, context.cid, context.chain, context.gid),
         )
         known = self._cache.get(who)
         if (

@@ -140,6 +140,64 @@ DECLARED: tuple[Declared, ...] = (
         text="Sessions of old clients held here (http), connections open (tcp).",
         labels=("edge",),
     ),
+    Declared(name="mesh_swarms_owned", shape=Shape.GAUGE, text="Swarms this replica drives now."),
+    Declared(
+        name="mesh_swarm_agents",
+        shape=Shape.GAUGE,
+        text="Agents of owned swarms, by status.",
+        labels=("status",),
+    ),
+    Declared(
+        name="mesh_swarm_steps_running",
+        shape=Shape.GAUGE,
+        text="Steps of owned swarms that an agent has now.",
+    ),
+    Declared(
+        name="mesh_swarm_steps",
+        shape=Shape.COUNTER,
+        text="What became of attempts (done, failed, retried, returned, late, duplicate, "
+        "wrong_agent, wrong_host).",
+        labels=("outcome",),
+    ),
+    Declared(
+        name="mesh_swarm_tasks",
+        shape=Shape.COUNTER,
+        text="Tasks of swarms that ended, by status.",
+        labels=("status",),
+    ),
+    Declared(name="mesh_swarm_agents_lost", shape=Shape.COUNTER, text="Agents that were lost."),
+    Declared(
+        name="mesh_swarm_events", shape=Shape.COUNTER, text="Events stored in logs of swarms."
+    ),
+    Declared(
+        name="mesh_swarm_append_seconds",
+        shape=Shape.HISTOGRAM,
+        text="Time of one append to the log of a swarm, in seconds.",
+    ),
+    Declared(name="mesh_swarm_snapshots", shape=Shape.COUNTER, text="Snapshots of swarms stored."),
+    Declared(
+        name="mesh_swarm_takeovers",
+        shape=Shape.COUNTER,
+        text="Swarms taken over from another owner, by cause (free, gone, own).",
+        labels=("cause",),
+    ),
+    Declared(name="mesh_host_agents", shape=Shape.GAUGE, text="Agents that live on this host."),
+    Declared(
+        name="mesh_host_attempts",
+        shape=Shape.GAUGE,
+        text="Attempts that run or wait for a slot on this host.",
+    ),
+    Declared(
+        name="mesh_host_results_waiting",
+        shape=Shape.GAUGE,
+        text="Results that owners of swarms have not taken yet.",
+    ),
+    Declared(
+        name="mesh_host_attempts_ended",
+        shape=Shape.COUNTER,
+        text="Attempts that ended on this host, by status (ok, error, rejected, input_required).",
+        labels=("status",),
+    ),
     Declared(
         name="mesh_verifier_decisions",
         shape=Shape.COUNTER,

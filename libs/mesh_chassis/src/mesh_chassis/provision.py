@@ -8,7 +8,13 @@ there already is used.
 import asyncio
 import logging
 
-from mcp_proto.buckets import tenant_events, tenant_kv, tenant_objects
+from mcp_proto.buckets import (
+    swarm_memory,
+    swarm_objects,
+    tenant_events,
+    tenant_kv,
+    tenant_objects,
+)
 from mcp_proto.contracts import provision
 from mcp_proto.contracts.provision import Ensure, Kind
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
@@ -104,8 +110,16 @@ def stream_name(kind: Kind, tenant: str) -> str:
         MeshError: ``params``: not a tenant id.
     """
     try:
-        if kind == "kv":
-            return tenant_kv(tenant).stream
-        return f"OBJ_{tenant_objects(tenant)}" if kind == "objects" else tenant_events(tenant)
+        match kind:
+            case "kv":
+                return tenant_kv(tenant).stream
+            case "objects":
+                return f"OBJ_{tenant_objects(tenant)}"
+            case "events":
+                return tenant_events(tenant)
+            case "memory":
+                return swarm_memory(tenant).stream
+            case "swarm":
+                return f"OBJ_{swarm_objects(tenant)}"
     except ValueError:
         raise MeshError(ErrorKind.PARAMS, "this tenant has no storage") from None

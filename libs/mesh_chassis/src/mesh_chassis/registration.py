@@ -96,7 +96,7 @@ class Registration:
         self.forget(tenant, server)
         params = Remove(tenant=tenant, server=server, instance=self._bus.instance)
         try:
-            await self._bus.operation(self._remove, params, timeout_s=REMOVE_TIMEOUT_S)
+            await self._bus.operation(self._remove.on(server), params, timeout_s=REMOVE_TIMEOUT_S)
         except MeshError as error:
             _log.info("not deregistered: %s", error.message, extra={"server": server})
 
@@ -138,10 +138,11 @@ class Registration:
         tenant, server = pair
         params = Put(tenant=tenant, server=server, instance=self._bus.instance, hash=catalog.hash)
         try:
-            answer = await self._bus.operation(self._put, params, timeout_s=PUT_TIMEOUT_S)
+            put_it = self._put.on(server)
+            answer = await self._bus.operation(put_it, params, timeout_s=PUT_TIMEOUT_S)
             if not answer.known:
                 full = msgspec.structs.replace(params, catalog=catalog)
-                await self._bus.operation(self._put, full, timeout_s=PUT_TIMEOUT_S)
+                await self._bus.operation(put_it, full, timeout_s=PUT_TIMEOUT_S)
         except MeshError as error:
             if error.kind in _TRANSIENT:
                 _log.info("not registered yet: %s", error.message, extra={"server": server})

@@ -1,4 +1,4 @@
-"""Settings of the streams of tenants, computed from a request that names none of them.
+"""Settings of the streams of tenants, computed from a request that names none; of swarms' logs.
 
 For the registry, which alone makes streams, and for test brokers without one.
 """
@@ -7,14 +7,21 @@ from typing import Final
 
 import msgspec
 
-from mcp_proto.buckets import tenant_events, tenant_kv, tenant_objects
+from mcp_proto.buckets import (
+    SWARM_LOG,
+    swarm_memory,
+    swarm_objects,
+    tenant_events,
+    tenant_kv,
+    tenant_objects,
+)
 from mcp_proto.contracts.provision import Ensure
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.subjects import ANY, topic
+from mcp_proto.subjects import ANY, task, topic
 from mesh_chassis.bucket import stream_of
 from mesh_chassis.stream import DEDUP_NS, NS, StreamConfig
 
-__all__ = ["TenantBounds", "stream_for"]
+__all__ = ["TenantBounds", "stream_for", "swarm_log"]
 
 GIB: Final = 1024 * 1024 * 1024
 
@@ -48,6 +55,10 @@ def stream_for(wanted: Ensure, bounds: TenantBounds) -> StreamConfig:
             return stream_of(tenant_kv(tenant, size), replicas=replicas)
         if wanted.kind == "objects":
             return _objects(tenant_objects(tenant), size, replicas)
+        if wanted.kind == "memory":
+            return stream_of(swarm_memory(tenant, size), replicas=replicas)
+        if wanted.kind == "swarm":
+            return _objects(swarm_objects(tenant), size, replicas)
         age = round(wanted.age_s * NS)
         return StreamConfig(
             name=tenant_events(tenant),
@@ -62,6 +73,20 @@ def stream_for(wanted: Ensure, bounds: TenantBounds) -> StreamConfig:
         )
     except ValueError:
         raise MeshError(ErrorKind.PARAMS, "this tenant has no storage") from None
+
+
+def swarm_log(bytes_max: int, *, replicas: int = 1) -> StreamConfig:
+    """The stream of the logs of all swarms."""
+    return StreamConfig(
+        name=SWARM_LOG,
+        subjects=(task(ANY, "log", ANY),),
+        # A swarm whose beginning was dropped could not be read any more: a full log refuses.
+        discard="new",
+        max_bytes=bytes_max,
+        allow_direct=True,
+        deny_delete=True,
+        num_replicas=replicas,
+    )
 
 
 def _objects(bucket: str, size: int, replicas: int) -> StreamConfig:

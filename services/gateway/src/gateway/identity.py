@@ -123,6 +123,8 @@ class Caller:
                     iss=self.issuer,
                     perms=tuple(sorted(identity.grant.permissions)),
                     cid=identity.credential_id,
+                    chain=identity.chain,
+                    gid=identity.grant_id,
                 )
             )
             self._renew_at = now + CONTEXT_ASK_S
@@ -307,7 +309,7 @@ class Identities:
         if cuts != self._cuts:
             # Something was cut while we asked: the answer may be from before.
             identity = await self._asked(credential, tenant)
-        if identity.credential_id in self._revoked:
+        if not self._revoked.keys().isdisjoint(_named(identity)):
             raise MeshError(ErrorKind.UNAUTHENTICATED, "the credential is revoked")
         now = self._clock.monotonic()
         life = SETTLED_S if now - self._cut_at < SETTLE_S else POSITIVE_S
@@ -358,6 +360,10 @@ class Identities:
             names = [name if name == PLATFORM else decode_token(name) for name in names]
         except ValueError:
             return
+        if (kind, names[:1]) == ("cut", ["grant"]):
+            # Every task that ends says so: it must not shake what is known of anybody else.
+            self._feed_revoked(f"grant:{names[-1]}", revoked=value is not None)
+            return
         self._cuts += 1
         self._cut_at = self._clock.monotonic()
         self._negatives.clear()
@@ -390,7 +396,7 @@ class Identities:
                 self._revoked.popitem(last=False)
         else:
             self._revoked.pop(credential_id, None)
-        self._cut(lambda identity: identity.credential_id == credential_id)
+        self._cut(lambda identity: credential_id in _named(identity))
 
     def cut_all(self) -> None:
         """Forget everything: the watch starts over and may have missed a change."""
@@ -413,6 +419,12 @@ class Identities:
     def __len__(self) -> int:
         """Identities remembered."""
         return len(self._entries)
+
+
+def _named(identity: Identity) -> tuple[str, ...]:
+    """What a cut may name to end an identity."""
+    own = identity.credential_id
+    return (own, f"grant:{identity.grant_id}") if identity.grant_id else (own,)
 
 
 def _key(credential: str, tenant: str) -> bytes:

@@ -31,6 +31,7 @@ from mcp_proto.contracts.tasks import (
     TaskRecord,
     TaskUpdate,
     is_task_id,
+    keeper_of,
     owner_token,
     record_key,
 )
@@ -159,7 +160,7 @@ class GatewayTasks:
         if tool.own_tasks and not always and not wish.asked:
             return None
         record = await self._ask(
-            contract.create,
+            contract.create.at(keeper_of(tool.server)),
             TaskCreate(
                 context=caller.context(self._clock.monotonic()),
                 tenant=caller.tenant,
@@ -170,7 +171,7 @@ class GatewayTasks:
                 ttl_ms=wish.ttl_ms,
             ),
         )
-        return self._sign(words.created(record))
+        return self._sign(words.created(record) if record.id else bytes(record.result))
 
     def relayed(self, result: bytes, caller: Caller, server: str) -> bytes:
         """The result of an ordinary call; a task of the server's own gets a sealed id.
@@ -223,8 +224,9 @@ class GatewayTasks:
             raise MeshError(ErrorKind.PARAMS, "params.inputResponses must be an object") from None
         if not is_task_id(task_id):
             return await self._relay(request, caller, task_id)
+        record = await self._read(caller, task_id)
         await self._ask(
-            contract.update,
+            contract.update.at(keeper_of(record.server)),
             TaskUpdate(
                 context=caller.context(self._clock.monotonic()),
                 tenant=caller.tenant,
@@ -244,8 +246,9 @@ class GatewayTasks:
         task_id = self._task_id(request)
         if not is_task_id(task_id):
             return await self._relay(request, caller, task_id)
+        record = await self._read(caller, task_id)
         await self._ask(
-            contract.cancel,
+            contract.cancel.at(keeper_of(record.server)),
             TaskCancel(
                 context=caller.context(self._clock.monotonic()),
                 tenant=caller.tenant,

@@ -7,7 +7,9 @@ from gateway.core import core_tasks, tasks
 from mcp_proto.contracts.tasks import (
     TaskHeld,
     TaskRecord,
+    create,
     is_task_id,
+    keeper_of,
     policies_of,
     policy_of,
     policy_problem,
@@ -175,3 +177,10 @@ def test_lists_say_for_2025_11_25_what_each_tool_can_do() -> None:
 def test_wish_and_declaration_are_read_however_their_slashes_are_written() -> None:
     assert tasks.declares(b'{"extensions":{"io.modelcontextprotocol\\/tasks":{}}}')
     assert tasks.wish_of(b'{"_meta":{"mesh\\/task":true}}').asked
+
+
+def test_tasks_of_swarms_are_made_by_the_coordinator_and_all_others_by_runners() -> None:
+    assert keeper_of("kv") == keeper_of("swarming") == "tool-runner"
+    assert create.at(keeper_of("kv")) == create
+    asked = create.at(keeper_of("swarm"))
+    assert asked.subject == "mesh.v1._.svc.swarm-coordinator.task-create"

@@ -1,7 +1,7 @@
-"""Registration by programs of a tenant: the subject says whose servers they may name.
+"""Registration by programs of a tenant: the subject says which servers they may name.
 
 A platform service asks under ``_`` and may name any tenant; an agent holds the right to its own
-tenant's subject alone, so what it registers cannot be another tenant's.
+tenant's subject alone, and there to the names it was given, so what it registers is its own.
 """
 
 from collections.abc import Awaitable, Callable
@@ -28,7 +28,7 @@ def serve_of_tenants(
     op: Operation[P, R],
     handler: Callable[[P], Awaitable[R]],
     *,
-    tenant_of: Callable[[P], str],
+    pair_of: Callable[[P], tuple[str, str]],
     slots: int = SLOTS,
 ) -> Endpoint:
     """An endpoint for an operation that the platform and agents of any tenant ask for.
@@ -37,7 +37,7 @@ def serve_of_tenants(
         bus: connection.
         op: the contract.
         handler: as for ``serve_operation``.
-        tenant_of: whose server the parameters are about.
+        pair_of: tenant and name of the server that the parameters are about.
         slots: operations run at once.
     """
     decoder = msgspec.json.Decoder(op.params)
@@ -50,13 +50,16 @@ def serve_of_tenants(
             raise MeshError(
                 ErrorKind.PARAMS, f"parameters of {op.service}.{op.name}: {error}"
             ) from error
-        if call.subject.tenant not in {PLATFORM, tenant_of(params)}:
+        tenant, server = pair_of(params)
+        if call.subject.tenant not in {PLATFORM, tenant}:
             raise MeshError(ErrorKind.DENIED, "the server belongs to another tenant")
+        if call.subject.names[-1] != server:
+            raise MeshError(ErrorKind.DENIED, "the subject names another server")
         return encoder.encode(await handler(params))
 
     return Endpoint(
         bus,
-        subject=op.of_tenant(subjects.ANY).subject,
+        subject=op.of_tenant(subjects.ANY).on(subjects.ANY).subject,
         queue=op.service,
         handler=run,
         slots=slots,

@@ -54,6 +54,8 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
         logs_max_bytes: log lines of the last day; the oldest go first.
         audit_max_bytes: audit; full means refused, never dropped.
         dead_letters_max_bytes: dead letters of the last 14 days.
+        swarm_log_max_bytes: what happened in all swarms since their last snapshots; a full log
+            refuses further steps, it never drops.
     """
 
     replicas: Annotated[int, Meta(ge=1, le=5)] = 1
@@ -63,6 +65,7 @@ class StreamsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
     logs_max_bytes: Bytes = 256 * _MIB
     audit_max_bytes: Bytes = 512 * _MIB
     dead_letters_max_bytes: Bytes = 64 * _MIB
+    swarm_log_max_bytes: Bytes = 256 * _MIB
 
 
 class BucketsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):

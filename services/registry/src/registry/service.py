@@ -53,13 +53,9 @@ async def build(service: Service, config: RegistryConfig) -> None:
     reconciler = Reconciler(handlers, catalog, definitions, instances, config.liveness)
 
     service.add_endpoint(
-        serve_of_tenants(
-            bus, contract.put, handlers.put, tenant_of=lambda one: one.tenant, slots=PUT_SLOTS
-        )
+        serve_of_tenants(bus, contract.put, handlers.put, pair_of=_pair, slots=PUT_SLOTS)
     )
-    service.add_endpoint(
-        serve_of_tenants(bus, contract.remove, handlers.remove, tenant_of=lambda one: one.tenant)
-    )
+    service.add_endpoint(serve_of_tenants(bus, contract.remove, handlers.remove, pair_of=_pair))
     service.add_endpoint(serve_operation(bus, contract.list_servers, handlers.list_servers))
     service.add_endpoint(serve_operation(bus, contract.server_put, handlers.server_put))
     service.add_endpoint(serve_operation(bus, contract.server_remove, handlers.server_remove))
@@ -98,6 +94,10 @@ def _look_after(service: Service, **stores: Store) -> None:
     for name, store in stores.items():
         service.add_health_check(name, partial(_fresh, store))
         service.on_stop(store.close)
+
+
+def _pair(params: contract.Put | contract.Remove) -> tuple[str, str]:
+    return params.tenant, params.server
 
 
 def _fresh(store: Store) -> bool:

@@ -3,17 +3,19 @@
 from collections.abc import Awaitable, Callable
 
 from mcp_proto.contracts import tenant_auth as contract
-from mcp_proto.contracts.tenant_auth import SealedKey, SealingKey
+from mcp_proto.contracts.tenant_auth import CallerContext, SealedKey, SealingKey
 from mesh_chassis.bus.endpoint import serve_operation
-from mesh_chassis.callerctx import ContextVerifier
+from mesh_chassis.callerctx import ContextSigner, ContextVerifier
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.service import Service
 from tenant_auth.config import SigningConfig, TenantAuthConfig, read_secrets
 from tenant_auth.core.rotation import sealing_linger_s
 from tenant_auth.handlers.administration import Administration
 from tenant_auth.handlers.credentials import Credentials
+from tenant_auth.handlers.delegation import Delegation
 from tenant_auth.reconciler import KeyRotation, Reconciler
 from tenant_auth.store.accounts import AccountStore
+from tenant_auth.store.grants import GrantStore
 from tenant_auth.store.keyring import SEALING, SIGNING, KeyRingStore
 from tenant_auth.store.logins import LoginStore
 
@@ -25,6 +27,7 @@ AUTHENTICATE_SLOTS = 256
 LOGIN_SLOTS = 8
 """Under a flood logins are refused first; whoever is logged in goes on."""
 ADMIN_SLOTS = 8
+GRANT_SLOTS = 64
 
 _DAY_S = 86_400
 
@@ -40,20 +43,23 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     secrets = read_secrets(security)
     accounts = await AccountStore.open(bus)
     logins = await LoginStore.open(bus)
+    grants = await GrantStore.open(bus)
     signing = await KeyRingStore.open(bus, secrets.kek, SIGNING)
     sealing = await KeyRingStore.open(bus, secrets.kek, SEALING)
 
     ring = await KeyRing.open(bus)
     service.on_stop(ring.close)
+    verify = ContextVerifier(ring, clock_ms=bus.server_now_ms).verify
     credentials = Credentials(
         accounts,
         logins,
+        grants,
         secrets.peppers,
         config,
         static=secrets.static,
         tasks=service.tasks,
         now_ms=bus.server_now_ms,
-        verify=ContextVerifier(ring, clock_ms=bus.server_now_ms).verify,
+        verify=verify,
     )
     administration = Administration(
         accounts,
@@ -65,6 +71,8 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
         now_ms=bus.server_now_ms,
     )
     _serve(service, credentials, administration)
+    signer = ContextSigner(ring, secrets.kek, clock_ms=bus.server_now_ms)
+    _serve_grants(service, credentials, grants, accounts, sign=signer.sign, verify=verify)
     service.add_health_check("accounts", lambda: accounts.fresh)
     service.add_health_check("logins", lambda: logins.fresh)
     service.add_health_check("keyring", lambda: signing.fresh and sealing.fresh)
@@ -75,15 +83,18 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     if secrets.static is not None:
         ensure.append(administration.ensure_owner)
     rotations = _rotations(signing, sealing, config.signing, bus.server_now_ms)
-    reconciler = Reconciler(rotations, accounts, ensure)
+    _look_after(service, Reconciler(rotations, accounts, ensure))
+    for store in (accounts, logins, signing, sealing):
+        service.on_stop(store.close)
+
+
+def _look_after(service: Service, reconciler: Reconciler) -> None:
     service.on_start(reconciler.step)
 
     async def begin() -> None:
         service.tasks.spawn(reconciler.run(), name="reconciler", fatal=True)
 
     service.on_ready(begin)
-    for store in (accounts, logins, signing, sealing):
-        service.on_stop(store.close)
 
 
 def _rotations(
@@ -116,5 +127,32 @@ def _serve(service: Service, credentials: Credentials, administration: Administr
         serve_operation(bus, contract.key_create, administration.key_create, slots=ADMIN_SLOTS),
         serve_operation(bus, contract.key_revoke, administration.key_revoke, slots=ADMIN_SLOTS),
         serve_operation(bus, contract.key_list, administration.key_list, slots=ADMIN_SLOTS),
+    ):
+        service.add_endpoint(endpoint)
+
+
+def _serve_grants(
+    service: Service,
+    credentials: Credentials,
+    grants: GrantStore,
+    accounts: AccountStore,
+    *,
+    sign: Callable[[CallerContext], str],
+    verify: Callable[[str], CallerContext],
+) -> None:
+    bus = service.bus
+    delegation = Delegation(
+        credentials,
+        grants,
+        accounts,
+        sign=sign,
+        verify=verify,
+        issuer=service.instance,
+        now_ms=bus.server_now_ms,
+    )
+    for endpoint in (
+        serve_operation(bus, contract.delegate, delegation.delegate, slots=GRANT_SLOTS),
+        serve_operation(bus, contract.exchange, delegation.exchange, slots=GRANT_SLOTS),
+        serve_operation(bus, contract.revoke_grant, delegation.revoke_grant, slots=GRANT_SLOTS),
     ):
         service.add_endpoint(endpoint)

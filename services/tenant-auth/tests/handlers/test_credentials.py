@@ -13,6 +13,7 @@ from tenant_auth.config import TenantAuthConfig
 from tenant_auth.core.tokens import parse_peppers
 from tenant_auth.handlers.credentials import CLOSED_AFTER_S, Credentials
 from tenant_auth.store.accounts import AccountStore
+from tenant_auth.store.grants import GrantStore
 from tenant_auth.store.logins import LoginStore
 
 
@@ -46,6 +47,7 @@ def credentials(age_s: float) -> Credentials:
     return Credentials(
         AgedAccounts(KV.bind(bus, buckets.CONFIG)),
         logins,
+        GrantStore(KV.bind(bus, buckets.GRANTS)),
         parse_peppers("p" * 40),
         TenantAuthConfig(service=ServiceSection(instance="t")),
         tasks=Tasks("t"),

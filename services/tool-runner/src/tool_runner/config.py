@@ -5,6 +5,7 @@ from typing import Annotated, Literal
 import msgspec
 from msgspec import Meta
 
+from mcp_proto.containers import ContainersTable
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.limits import RESULT_BYTES_MAX
 from mcp_proto.redis_bridge import RedisBridgeTable
@@ -14,7 +15,6 @@ from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryC
 __all__ = [
     "AwsConfig",
     "ChildConfig",
-    "ContainersConfig",
     "IdempotencyConfig",
     "LimitsConfig",
     "ParkingConfig",
@@ -97,30 +97,6 @@ class ChildConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     memory_bytes: Annotated[int, Meta(ge=0)] = 0
     files: Annotated[int, Meta(ge=0)] = 1024
     processes: Annotated[int, Meta(ge=0)] = 0
-
-
-class ContainersConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """Table ``[containers]``: how servers with an ``image`` are run.
-
-    Attributes:
-        engine: the Docker engine: ``unix:///path`` or ``tcp://HOST:PORT``. Who reaches it is
-            root where it runs.
-        pull: have it fetch images that it does not have.
-        memory_mb: memory of a container whose definition says nothing, in MiB; tenants' own
-            servers may have less, not more. The same holds for the next two.
-        pids: processes and threads.
-        cpus: processors.
-        tenant_networks: networks that containers of tenants' own servers may have.
-    """
-
-    engine: Annotated[str, Meta(pattern=r"\A(unix:///[^\0]+|tcp://[^/@\0]+)\Z")] = (
-        "unix:///var/run/docker.sock"
-    )
-    pull: bool = True
-    memory_mb: Annotated[int, Meta(ge=6, le=1024 * 1024)] = 512
-    pids: Annotated[int, Meta(ge=1, le=100_000)] = 256
-    cpus: Annotated[float, Meta(gt=0, le=1024)] = 2.0
-    tenant_networks: tuple[str, ...] = ()
 
 
 class ResultsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -273,7 +249,7 @@ class ToolRunnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     runner: RunnerSection = RunnerSection()
     limits: LimitsConfig = LimitsConfig()
     children: ChildConfig = ChildConfig()
-    containers: ContainersConfig = ContainersConfig()
+    containers: ContainersTable = ContainersTable()
     upstreams: UpstreamsConfig = UpstreamsConfig()
     parking: ParkingConfig = ParkingConfig()
     storage: StorageConfig = StorageConfig()

@@ -16,6 +16,7 @@ from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.callerctx import ContextVerifier
+from mesh_chassis.children import ChildLimits, Children
 from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.presence import Presence
@@ -38,7 +39,6 @@ from tool_runner.toolsets.toolset import Toolset
 from tool_runner.topic_watch import TopicWatch
 from tool_runner.updates import Updates
 from tool_runner.upstreams import containers
-from tool_runner.upstreams.children import ChildLimits, Children
 from tool_runner.upstreams.containers import ContainerSettings
 from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.http import HttpSettings

@@ -11,8 +11,8 @@ import pytest
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.server_types import server_problem
+from mesh_chassis.children import Children
 from tool_runner.server_types.factory import make
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.stdio import StdioSettings
 from tool_runner.upstreams.upstream import Request

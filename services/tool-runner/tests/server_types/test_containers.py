@@ -21,8 +21,8 @@ from aiohttp import web
 
 from mcp_proto.contracts.registry import ContainerOptions, ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
+from mesh_chassis.children import Children
 from mesh_chassis.testing.conditions import eventually
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.containers import ContainerSettings, owner_of, sweep
 from tool_runner.upstreams.factory import NetworkSettings, make
 from tool_runner.upstreams.stdio import StdioSettings
@@ -355,7 +355,7 @@ RUNNER = textwrap.dedent(
     import asyncio, sys
 
     from mcp_proto.contracts.registry import ServerDefinition
-    from tool_runner.upstreams.children import Children
+    from mesh_chassis.children import Children
     from tool_runner.upstreams.containers import ContainerSettings
     from tool_runner.upstreams.factory import NetworkSettings, make
     from tool_runner.upstreams.stdio import StdioSettings

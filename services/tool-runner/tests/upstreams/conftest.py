@@ -16,7 +16,7 @@ import uvicorn
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorObject
-from tool_runner.upstreams.children import Children
+from mesh_chassis.children import Children
 from tool_runner.upstreams.factory import Life, NetworkSettings, make
 from tool_runner.upstreams.http import HttpSettings
 from tool_runner.upstreams.http_link import LinkSettings

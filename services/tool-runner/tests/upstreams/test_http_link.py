@@ -16,7 +16,8 @@ from tool_runner.upstreams.http_link import LinkSettings
 
 
 def definition(url: str, **more: Any) -> ServerDefinition:
-    return ServerDefinition(name="far", transport="http", url=url, allow_private=("127.0.0.1",), **more)
+    fields = {"name": "far", "transport": "http", "url": url, "allow_private": ("127.0.0.1",)}
+    return ServerDefinition(**fields, **more)
 
 
 async def https(context: ssl.SSLContext) -> tuple[web.AppRunner, int]:

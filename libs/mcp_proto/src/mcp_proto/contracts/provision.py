@@ -16,10 +16,11 @@ __all__ = ["Ensure", "Ensured", "Kind", "ensure"]
 
 SERVICE = "registry"
 
-Kind = Literal["kv", "objects", "events"]
+Kind = Literal["kv", "objects", "events", "memory", "swarm"]
 """``kv``: bucket of the ``kv_*`` tools (``buckets.tenant_kv``). ``objects``: object bucket of
 artifacts and large results (``buckets.tenant_objects``). ``events``: the tenant's topics
-(``buckets.tenant_events``)."""
+(``buckets.tenant_events``). ``memory``: memory of swarms (``buckets.swarm_memory``). ``swarm``:
+large values of swarms (``buckets.swarm_objects``)."""
 
 
 class Ensure(

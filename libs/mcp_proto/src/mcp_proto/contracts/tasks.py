@@ -12,6 +12,7 @@ import msgspec
 from mcp_proto import buckets, subjects
 from mcp_proto.contracts import Operation
 from mcp_proto.jsonrpc import ABSENT
+from mcp_proto.names import SWARM_COORDINATOR, SWARM_SERVER
 from mcp_proto.types.tasks import TERMINAL
 
 __all__ = [
@@ -30,6 +31,7 @@ __all__ = [
     "create",
     "event_subject",
     "is_task_id",
+    "keeper_of",
     "owner_token",
     "part_key",
     "policies_of",
@@ -84,7 +86,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     """Value of ``{tenant}.{principal}.{id}`` in ``mesh_tasks``. Times are Unix ms, spans ms.
 
     Attributes:
-        id: handle ``task_…``, unguessable.
+        id: handle ``task_…``, unguessable; "" only in the answer to ``create`` when no task was
+            made: ``result`` is then that of the call.
         tenant: tenant of the submitter.
         principal: the submitter; nobody else can reach the task.
         server: server that runs the tool.
@@ -196,6 +199,11 @@ class TaskEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     status: str
 
 
+def keeper_of(server: str) -> str:
+    """Service that makes the tasks of a server's tools and is asked about them."""
+    return SWARM_COORDINATOR if server == SWARM_SERVER else SERVICE
+
+
 def owner_token(principal: str) -> str:
     """Key token of a principal: names of people stay out of keys and subjects."""
     return hashlib.sha256(principal.encode()).hexdigest()[:_OWNER_CHARS]
@@ -240,6 +248,7 @@ def policy_problem(default: str, per_tool: dict[str, str]) -> str | None:
     return None
 
 
+# Served by both keepers of tasks: ``create.at(keeper_of(server))``.
 create = Operation(SERVICE, "task-create", TaskCreate, TaskRecord)
 update = Operation(SERVICE, "task-update", TaskUpdate, Acknowledged)
 cancel = Operation(SERVICE, "task-cancel", TaskCancel, Acknowledged)

@@ -9,8 +9,13 @@ __all__ = [
     "CallerContext",
     "CreatedKey",
     "Cut",
+    "Delegate",
+    "Delegated",
     "Empty",
+    "Exchange",
+    "Exchanged",
     "Grant",
+    "GrantRecord",
     "Identity",
     "KeyCreate",
     "KeyInfo",
@@ -24,6 +29,7 @@ __all__ = [
     "Logout",
     "Principal",
     "PrincipalPut",
+    "RevokeGrant",
     "Role",
     "Rule",
     "SealedKey",
@@ -32,17 +38,23 @@ __all__ = [
     "TenantList",
     "TenantPut",
     "authenticate",
+    "delegate",
+    "exchange",
     "key_create",
     "key_list",
     "key_revoke",
     "login",
     "logout",
     "principal_put",
+    "revoke_grant",
     "tenant_list",
     "tenant_put",
 ]
 
 SERVICE = "tenant-auth"
+
+DELEGATION_DEPTH_MAX = 4
+"""A task that a task makes is one deeper; deeper ones are refused."""
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -116,7 +128,8 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """Value of ``cut.{kind}.{id}`` in ``mesh_config``: a credential that ended early.
 
     Logins live in a bucket that gateways may not read, so their end is told here, and here only.
-    A gateway keeps the set of cuts its watch of ``mesh_config`` shows and refuses
+    Delegated grants (``cut.grant.{id}``) end the same way; their identities name them in
+    ``grant_id``. A gateway keeps the set of cuts its watch of ``mesh_config`` shows and refuses
     ``credential_id`` while it is in it, also when an answer to ``authenticate`` arrives after the
     cut: that answer may have come from a replica whose own watch was a moment behind. The record
     is removed when every cached identity has ended by itself.
@@ -144,6 +157,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
         credential_id: ``key:<id>``, ``login:<id>``, ``static`` or ``demo``; what a revocation
             names.
         expires_ms: Unix ms after which the credential itself ends; 0 = never.
+        chain: tasks in whose name this is done; see ``CallerContext``.
+        grant_id: delegated grant behind it; "" = none.
     """
 
     tenant: str
@@ -152,6 +167,8 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
     grant: Grant
     credential_id: str
     expires_ms: int = 0
+    chain: tuple[str, ...] = ()
+    grant_id: str = ""
 
 
 class Authenticate(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -176,7 +193,9 @@ class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
 
     Wire form: ``<kid>.<base64url(JSON of this)>.<base64url(Ed25519 signature of both)>``.
     Times are Unix ms. ``sid`` is the MCP session, "" when there is none; ``cid`` the credential
-    behind it, so that a revocation also ends what is done in its name.
+    behind it, so that a revocation also ends what is done in its name. ``chain`` names the tasks
+    in whose name this is done, outermost first; empty for a caller's own calls. ``gid`` is the
+    delegated grant behind it, "" when there is none.
     """
 
     tid: str
@@ -187,6 +206,8 @@ class CallerContext(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=Tru
     sid: str = ""
     perms: tuple[str, ...] = ()
     cid: str = ""
+    chain: tuple[str, ...] = ()
+    gid: str = ""
 
 
 class SealedKey(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
@@ -329,6 +350,79 @@ class Logout(msgspec.Struct, frozen=True, kw_only=True):
         return "Logout(…)"
 
 
+class GrantRecord(msgspec.Struct, frozen=True, kw_only=True, omit_defaults=True):
+    """Value of ``{id}`` in ``mesh_grants``: a task may act for its submitter. Times are Unix ms.
+
+    What the submitter may do is not in it: each exchange looks at tenant, principal and key anew.
+
+    Attributes:
+        id: of the grant.
+        tenant: of the submitter.
+        principal: the submitter.
+        cid: credential behind the submission; of a login its key, because a task outlives the
+            session it was submitted in.
+        roles: those of the submitter then; other ones later end the grant.
+        chain: tasks that led here, outermost first; the last is the task itself.
+        parents: grants of the tasks before it; each must stand for this one to stand.
+        expires_ms: end of the task; the bucket forgets the record then.
+    """
+
+    id: str
+    tenant: str
+    principal: str
+    cid: str
+    roles: tuple[str, ...]
+    chain: tuple[str, ...]
+    parents: tuple[str, ...] = ()
+    expires_ms: int
+
+
+class Delegate(msgspec.Struct, frozen=True, kw_only=True):
+    """Let a task act for its submitter until ``deadline_ms`` (Unix ms).
+
+    ``context`` is the submitter's ``Mesh-Ctx``; ``denied`` for a chain that is too deep or that
+    has the task already.
+    """
+
+    context: str
+    task: str
+    deadline_ms: int
+
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "Delegate(…)"
+
+
+class Delegated(msgspec.Struct, frozen=True, kw_only=True):
+    """``expires_ms``: when the grant ends by itself; not after the deadline asked for."""
+
+    grant: str
+    expires_ms: int
+
+
+class Exchange(msgspec.Struct, frozen=True, kw_only=True):
+    """A fresh context for a grant; ``unauthenticated`` when it or what it stands on has ended."""
+
+    grant: str
+
+
+class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
+    """``context``: a ``Mesh-Ctx`` that lives until ``expires_ms`` (Unix ms), at most 5 minutes."""
+
+    context: str
+    expires_ms: int
+
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "Exchanged(…)"
+
+
+class RevokeGrant(msgspec.Struct, frozen=True, kw_only=True):
+    """End a grant now; repeating it is harmless."""
+
+    grant: str
+
+
 authenticate = Operation(SERVICE, "authenticate", Authenticate, Identity)
 tenant_put = Operation(SERVICE, "tenant-put", TenantPut, Empty)
 tenant_list = Operation(SERVICE, "tenant-list", ListTenants, TenantList)
@@ -338,3 +432,6 @@ key_revoke = Operation(SERVICE, "key-revoke", KeyRevoke, Empty)
 key_list = Operation(SERVICE, "key-list", ListKeys, KeyList)
 login = Operation(SERVICE, "login", Login, LoginAnswer)
 logout = Operation(SERVICE, "logout", Logout, Empty)
+delegate = Operation(SERVICE, "delegate", Delegate, Delegated)
+exchange = Operation(SERVICE, "exchange", Exchange, Exchanged)
+revoke_grant = Operation(SERVICE, "revoke-grant", RevokeGrant, Empty)

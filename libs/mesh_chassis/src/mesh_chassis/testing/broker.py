@@ -43,6 +43,8 @@ _USUAL: tuple[tuple[str, str], ...] = (
     *(("tool-runner", f"runner-{n}") for n in (1, 2, 3)),
     *(("registry", f"registry-{n}") for n in (1, 2)),
     *(("tenant-auth", f"tenant-auth-{n}") for n in (1, 2)),
+    *(("swarm-coordinator", f"swarm-{n}") for n in (1, 2)),
+    *(("agent-host", f"agent-host-{n}") for n in (1, 2)),
     *(("stdio", f"stdio-{n}") for n in (1, 2, 3)),
     *(("agent", f"agent-{n}") for n in (1, 2, 3)),
     ("operator", "operator"),

@@ -14,11 +14,13 @@ from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import serve_operation
 from mesh_chassis.stream import make_stream
-from mesh_chassis.tenant_streams import TenantBounds, stream_for
+from mesh_chassis.tenant_streams import TenantBounds, stream_for, swarm_log
 
 __all__ = ["provisioned", "written_by"]
 
 Connect = Callable[..., Awaitable[Bus]]
+
+_SWARM_LOG_BYTES = 64 * 1024 * 1024
 
 
 async def written_by(connect: Connect, bucket: Bucket, writer: Bus | None = None) -> KV:
@@ -30,7 +32,8 @@ async def written_by(connect: Connect, bucket: Bucket, writer: Bus | None = None
         writer: who writes; None = ``{writer}-1``.
     """
     await KV.ensure(await connect("registry", "registry-1"), bucket)
-    name = "runner-1" if bucket.writer == "tool-runner" else f"{bucket.writer}-1"
+    names = {"tool-runner": "runner-1", "swarm-coordinator": "swarm-1"}
+    name = names.get(bucket.writer, f"{bucket.writer}-1")
     return KV.bind(writer or await connect(bucket.writer, name), bucket)
 
 
@@ -43,6 +46,7 @@ async def provisioned(bus: Bus) -> AsyncGenerator[None]:
     """
     for bucket in buckets.OF_PLATFORM:
         await KV.ensure(bus, bucket)
+    await make_stream(bus, swarm_log(_SWARM_LOG_BYTES))
 
     async def ensure(wanted: Ensure) -> Ensured:
         made = await make_stream(bus, stream_for(wanted, TenantBounds()))

@@ -18,6 +18,7 @@ from gateway.core.core_tasks import older_list, wants_task
 from gateway.core.endpoints import asked_of
 from gateway.core.requests import ModernRequest
 from gateway.core.sealed_state import may_ask
+from gateway.core.swarm_codes import check_refused, of_server
 from gateway.edges.admission import Gate
 from gateway.edges.batches import NOT_IN_BATCH, Item, run_batch
 from gateway.edges.legacy_sessions import owner_of, stamp_of
@@ -308,8 +309,18 @@ class LineConnection:
         )
         notice, revision = self._writer.notice, admitted.revision
         if has(revision, Feature.CORE_TASKS) and wants_task(request.method, request.params):
-            return await self._inputs.serve_task(modern, caller, notice, revision)
-        result = await self._backend.dispatch(modern, caller, notice)
+            result = await self._inputs.serve_task(modern, caller, notice, revision)
+            if self._tcp:
+                check_refused(request.method, request.params, result)
+            return result
+        try:
+            result = await self._backend.dispatch(modern, caller, notice)
+        except MeshError as error:
+            if not self._tcp:
+                raise
+            raise of_server(error, request.method, request.params) from error
+        if self._tcp:
+            check_refused(request.method, request.params, result)
         if may_ask(result):
             result = await self._inputs.complete(result, modern, caller, notice, revision)
         flat = self._tcp and revision is Revision.R2024_11_05

@@ -7,6 +7,7 @@ are listed one by one. See docs/architecture.md, section "Stored state".
 
 from mcp_proto.subjects import ROOT
 from mesh_chassis.stream import NS, StreamConfig
+from mesh_chassis.tenant_streams import swarm_log
 from registry.config import StreamsConfig
 
 __all__ = ["shared_streams"]
@@ -62,6 +63,7 @@ def shared_streams(config: StreamsConfig) -> tuple[StreamConfig, ...]:
             max_bytes=config.audit_max_bytes,
             num_replicas=replicas,
         ),
+        swarm_log(config.swarm_log_max_bytes, replicas=replicas),
         StreamConfig(
             name="MESH_DLQ",
             subjects=(f"{ROOT}.*.task.dlq.>",),

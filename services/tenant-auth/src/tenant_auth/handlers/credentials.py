@@ -8,6 +8,8 @@ import logging
 import os
 from collections.abc import Callable
 
+import msgspec
+
 from mcp_proto.contracts.tenant_auth import (
     Authenticate,
     CallerContext,
@@ -22,6 +24,7 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.tasks import Tasks, TasksFullError
 from tenant_auth.config import TenantAuthConfig
 from tenant_auth.core.demo import DEMO_CREDENTIAL, DEMO_PRINCIPAL, DEMO_TENANT
+from tenant_auth.core.grants import Submitter
 from tenant_auth.core.owner import OWNER_PRINCIPAL, OWNER_TENANT, STATIC_CREDENTIAL
 from tenant_auth.core.policy import grant_of
 from tenant_auth.core.sessions import LoginRecord, LoginState, needs_touch, opened, state_of
@@ -39,6 +42,7 @@ from tenant_auth.core.tokens import (
     parse,
 )
 from tenant_auth.store.accounts import AccountStore
+from tenant_auth.store.grants import GrantStore
 from tenant_auth.store.logins import LoginStore
 
 __all__ = ["CLOSED_AFTER_S", "LOGINS_MAX", "LOGINS_PER_PRINCIPAL_MAX", "Credentials"]
@@ -59,6 +63,7 @@ class Credentials:
     Args:
         accounts: tenants, principals, keys.
         logins: sessions.
+        grants: what tasks do in the name of their submitters.
         peppers: the first makes new MACs, all are accepted.
         config: environment, lifetimes, development.
         static: the server's own token; None = there is none.
@@ -71,6 +76,7 @@ class Credentials:
         self,
         accounts: AccountStore,
         logins: LoginStore,
+        grants: GrantStore,
         peppers: tuple[Pepper, ...],
         config: TenantAuthConfig,
         *,
@@ -82,6 +88,7 @@ class Credentials:
         self._verify = verify
         self._accounts = accounts
         self._logins = logins
+        self._grants = grants
         self._peppers = peppers
         self._static = static
         self._env = config.security.env
@@ -191,24 +198,66 @@ class Credentials:
             case None:
                 raise _refused()
 
+    async def submitter(self, context: CallerContext) -> Submitter:
+        """Who submits a task under a verified context, and the credential that outlasts it.
+
+        Raises:
+            MeshError: ``unauthenticated``, ``bus``.
+        """
+        identity = await self.standing(context.tid, context.sub, context.cid)
+        kind, _, name = context.cid.partition(":")
+        cid = context.cid
+        if kind == "login":
+            login = await self._logins.find(name)
+            if login is None:
+                raise _refused()
+            kind, name = "key", login.key_id
+            cid = f"key:{name}"
+        key = await self._accounts.find_key(name) if kind == "key" else None
+        expires_ms = key.expires_ms if key is not None else 0
+        return Submitter(identity=identity, cid=cid, expires_ms=expires_ms)
+
+    async def standing(self, tenant: str, principal: str, cid: str) -> Identity:
+        """What a principal is now, as long as the credential behind it counts.
+
+        Raises:
+            MeshError: ``unauthenticated``; ``bus`` when the copies are too old to decide.
+        """
+        self._refuse_stale()
+        now_ms = self._now_ms()
+        kind, _, name = cid.partition(":")
+        match kind:
+            case "key":
+                await self._living_key(name, now_ms)
+            case "login":
+                login = await self._logins.find(name)
+                if login is None or state_of(login, now_ms) is not LoginState.ACTIVE:
+                    raise _refused()
+                await self._living_key(login.key_id, now_ms)
+            case "static" if self._static is not None:
+                pass
+            case "demo" if self._development:
+                pass
+            case _:
+                raise _refused()
+        return self._grant(tenant, principal, cid, 0)
+
+    async def _living_key(self, name: str, now_ms: int) -> None:
+        key = await self._accounts.find_key(name)
+        if key is None or not _alive(key, now_ms):
+            raise _refused()
+
     async def _behind(self, token: str) -> Identity:
         """Who a signed context is for; it counts no longer than the credential behind it."""
         if self._verify is None:
             raise _refused()
         context = self._verify(token)
-        if not context.cid:
+        identity = await self.standing(context.tid, context.sub, context.cid)
+        if context.gid and await self._grants.find(context.gid) is None:
             raise _refused()
-        kind, _, name = context.cid.partition(":")
-        now_ms = self._now_ms()
-        if kind == "key":
-            key = await self._accounts.find_key(name)
-            if key is None or not _alive(key, now_ms):
-                raise _refused()
-        elif kind == "login":
-            login = await self._logins.find(name)
-            if login is None or state_of(login, now_ms) is not LoginState.ACTIVE:
-                raise _refused()
-        return self._grant(context.tid, context.sub, context.cid, context.exp)
+        return msgspec.structs.replace(
+            identity, expires_ms=context.exp, chain=context.chain, grant_id=context.gid
+        )
 
     async def _key(self, parsed: ApiKey) -> KeyRecord:
         record = await self._accounts.find_key(parsed.id)

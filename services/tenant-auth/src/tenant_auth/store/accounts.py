@@ -151,6 +151,13 @@ class AccountStore:
             buckets.key("cut", "login", login_id), msgspec.json.encode(cut), ttl_s=CUT_KEEP_S
         )
 
+    async def cut_grant(self, grant_id: str, now_ms: int) -> None:
+        """Tell gateways that a delegated grant has ended."""
+        cut = Cut(credential_id=f"grant:{grant_id}", at_ms=now_ms)
+        await self._kv.put(
+            buckets.key("cut", "grant", grant_id), msgspec.json.encode(cut), ttl_s=CUT_KEEP_S
+        )
+
     def _changed(self, _key: str, record: Record | None) -> None:
         if record is None:
             self.lost.set()

@@ -4,6 +4,7 @@ from collections.abc import Callable, Mapping
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.server_types import CUSTOM
+from mesh_chassis.children import Children
 from tool_runner.core.askers import Askers
 from tool_runner.server_types.command import CommandServer
 from tool_runner.server_types.docker.server import DockerServer
@@ -14,7 +15,6 @@ from tool_runner.server_types.synadia import SynadiaServer
 from tool_runner.server_types.tool_server import ToolServer
 from tool_runner.server_types.wasm import WasmServer
 from tool_runner.upstreams import factory as upstreams
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.factory import Life, NetworkSettings
 from tool_runner.upstreams.oauth.access import Kept
 from tool_runner.upstreams.stdio import StdioSettings

@@ -21,12 +21,12 @@ from mcp_proto.limits import INLINE_MAX_BYTES
 from mcp_proto.server_types import CUSTOM
 from mcp_proto.versions import Revision
 from mesh_chassis.breaker import Breaker
+from mesh_chassis.children import Children
 from mesh_chassis.tasks import Tasks
 from tool_runner.core.askers import Askers
 from tool_runner.core.restarts import DELAY_FIRST_S, REMOTE_QUARANTINE_S, Restarts, Wait
 from tool_runner.server_types.factory import make
 from tool_runner.supervisor.settings import HostSettings
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.core_tasks import CoreTaskTools
 from tool_runner.upstreams.factory import Life
 from tool_runner.upstreams.oauth.access import Kept

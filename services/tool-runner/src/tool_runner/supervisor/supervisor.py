@@ -18,6 +18,7 @@ from mcp_proto.server_types import CUSTOM, server_problem
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.children import Children
 from mesh_chassis.registration import Registration
 from mesh_chassis.tasks import Tasks
 from tool_runner.store import DefinitionWatch, PlacementStore
@@ -26,7 +27,6 @@ from tool_runner.supervisor.keeper import Keeper, Served, Surroundings
 from tool_runner.supervisor.logins import login
 from tool_runner.supervisor.probes import Probes
 from tool_runner.supervisor.settings import operators_own
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.secrets import foreign_secret
 

@@ -2,8 +2,8 @@
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import MeshError, Outcome
+from mesh_chassis.children import Children
 from tool_runner.core.askers import Askers
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.container_pipes import ContainerPipes
 from tool_runner.upstreams.containers import LOST, Container
 from tool_runner.upstreams.stdio import StdioSettings, StdioUpstream

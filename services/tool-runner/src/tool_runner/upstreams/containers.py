@@ -48,7 +48,7 @@ _log = logging.getLogger(__name__)
 
 
 class ContainerSettings(msgspec.Struct, frozen=True, kw_only=True):
-    """How servers from images are run; see ``ContainersConfig``.
+    """How servers from images are run; see ``ContainersTable``.
 
     Attributes:
         engine: ``unix:///path`` or ``tcp://host:port``.

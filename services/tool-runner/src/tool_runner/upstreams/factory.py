@@ -12,10 +12,10 @@ import msgspec
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
+from mesh_chassis.children import Children
 from tool_runner.core.addresses import AddressRule, address_rule
 from tool_runner.core.askers import Askers
 from tool_runner.core.dialect import Handshake
-from tool_runner.upstreams.children import Children
 from tool_runner.upstreams.container import ContainerUpstream
 from tool_runner.upstreams.http import HttpSettings, HttpUpstream
 from tool_runner.upstreams.http_link import Credential, Denied, HttpLink, LinkSettings

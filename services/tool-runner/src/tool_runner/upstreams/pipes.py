@@ -15,7 +15,7 @@ from typing import cast
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.framing import Line, LineFramer, TooLong, to_line
 from mcp_proto.limits import UPSTREAM_MESSAGE_BYTES
-from tool_runner.upstreams.children import Child
+from mesh_chassis.children import Child
 
 __all__ = ["LOG_RING_BYTES", "WRITE_HIGH_BYTES", "LogPipe", "Pipes", "unwritable"]
 

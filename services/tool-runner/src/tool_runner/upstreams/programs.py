@@ -8,8 +8,8 @@ from collections.abc import Mapping
 import msgspec
 
 from mcp_proto.server_definitions import is_secret_reference
-from tool_runner.core.environment import child_environment
-from tool_runner.upstreams.children import Child
+from mesh_chassis.child_environment import child_environment
+from mesh_chassis.children import Child
 from tool_runner.upstreams.secrets import secret
 
 __all__ = ["Reading", "Said", "environment_of", "follow"]

@@ -15,9 +15,9 @@ import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import MeshError, Outcome
+from mesh_chassis.child_environment import child_environment
+from mesh_chassis.children import Child, ChildLimits, Children
 from tool_runner.core.askers import Askers
-from tool_runner.core.environment import child_environment
-from tool_runner.upstreams.children import Child, ChildLimits, Children
 from tool_runner.upstreams.containers import ContainerSettings
 from tool_runner.upstreams.pipes import LogPipe, Pipes
 from tool_runner.upstreams.session_upstream import SessionUpstream

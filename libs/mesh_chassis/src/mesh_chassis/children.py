@@ -1,6 +1,6 @@
-"""Child processes of this runner, started and ended through the reaper.
+"""Child processes of a service, started and ended through the reaper.
 
-The reaper (``reaper.py``) is a process of its own, so that children die with the runner however
+The reaper (``reaper.py``) is a process of its own, so that children die with the service however
 it dies. This side keeps the socket to it, starts it again when it was killed (all children are
 gone then, their owners see them exit), and hands out the three pipes of each child.
 """
@@ -17,8 +17,8 @@ from pathlib import Path
 import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
-from tool_runner.upstreams import reaper
-from tool_runner.upstreams.reaper import MARKER, Frames
+from mesh_chassis import reaper
+from mesh_chassis.reaper import MARKER, Frames
 
 __all__ = ["SPAWN_TIMEOUT_S", "Child", "ChildLimits", "Children"]
 
@@ -29,13 +29,13 @@ _READ_BYTES = 65536
 
 
 class ChildLimits(msgspec.Struct, frozen=True, kw_only=True):
-    """Resource limits of one child; 0 leaves what the runner itself has.
+    """Resource limits of one child; 0 leaves what the service itself has.
 
     Attributes:
         memory_bytes: address space (``RLIMIT_AS``). Off by default: runtimes such as Node and Go
             reserve far more than they use.
         files: open descriptors.
-        processes: processes of the user, so only useful where the runner has a user of its own.
+        processes: processes of the user, so only useful where the service has a user of its own.
     """
 
     memory_bytes: int = 0
@@ -68,7 +68,7 @@ class Child:
 
 
 class Children:
-    """The reaper and every child of this runner."""
+    """The reaper and every child of this service."""
 
     def __init__(self) -> None:
         self._process: asyncio.subprocess.Process | None = None
@@ -95,14 +95,17 @@ class Children:
         env: Mapping[str, str],
         cwd: str = "",
         limits: ChildLimits | None = None,
+        stdin: int = -1,
     ) -> Child:
         """Start a program in a session of its own; never through a shell.
 
         Args:
             argv: program (looked up on the PATH of ``env``) and arguments.
             env: complete environment.
-            cwd: working directory; "" = the runner's.
+            cwd: working directory; "" = the service's.
             limits: resource limits.
+            stdin: descriptor to give it as its standard input, closed here in any case; -1 = a
+                pipe is made.
 
         Raises:
             MeshError: ``upstream`` (not executed) with the reason the system gave.
@@ -111,9 +114,9 @@ class Children:
         self._number += 1
         child = Child(f"{self._number}", f"{self._name}-{self._number}", argv[0])
         marked = {**env, MARKER: child.marker}
-        frame = _spawn_frame(child.key, argv, marked, cwd, caps)
-        theirs: list[int] = []
+        theirs = [stdin] if stdin >= 0 else []
         try:
+            frame = _spawn_frame(child.key, argv, marked, cwd, caps)
             async with self._lock:
                 sock = self._sock or await self._start_reaper()
             _open_pipes(child, theirs)
@@ -213,7 +216,7 @@ class Children:
                 reason = frame[2].decode(errors="replace")
                 # The reaper names the step, "command: No such file"; people want the program.
                 reason = reason.replace("command:", f"{child.program[:200]}:", 1)
-                child.started.set_exception(_failed(f"cannot start the server: {reason}"))
+                child.started.set_exception(_failed(f"cannot start the program: {reason}"))
             self._end(child, 127)
         elif verb == b"exited":
             self._end(child, int(frame[2]))
@@ -248,9 +251,10 @@ def _failed(reason: str) -> MeshError:
 
 
 def _open_pipes(child: Child, theirs: list[int]) -> None:
-    """Make the three pipes; ``theirs`` gets the ends of the child, also when one cannot be made."""
-    stdin, child.stdin = os.pipe()
-    theirs.append(stdin)
+    """Make the pipes; ``theirs`` gets the ends of the child, also when one cannot be made."""
+    if not theirs:
+        stdin, child.stdin = os.pipe()
+        theirs.append(stdin)
     child.stdout, stdout = os.pipe()
     theirs.append(stdout)
     child.stderr, stderr = os.pipe()
@@ -266,4 +270,4 @@ def _spawn_frame(
     try:
         return Frames.pack(*(os.fsencode(field) for field in fields))
     except (ValueError, UnicodeEncodeError) as error:
-        raise _failed(f"cannot start the server: {error}") from error
+        raise _failed(f"cannot start the program: {error}") from error

@@ -1,13 +1,13 @@
-"""The small process that owns the runner's children, so that no death of the runner orphans one.
+"""The small process that owns a service's children, so that no death of that orphans one.
 
-A child killed by ``PR_SET_PDEATHSIG`` leaves its own children behind, and a killed runner cannot
+A child killed by ``PR_SET_PDEATHSIG`` leaves its own children behind, and a killed service cannot
 clean up. So every child is started by this process: a sub-reaper (orphaned descendants come to
-it, not to init) that holds one socket to the runner. When the socket ends, however the runner
+it, not to init) that holds one socket to the service. When the socket ends, however the service
 died, everything below is killed. When one child ends, everything that child started is killed.
 Should this process itself be killed, ``PR_SET_PDEATHSIG`` takes the direct children and the
-runner sweeps the rest by the marker in their environment.
+service sweeps the rest by the marker in their environment.
 
-One reaper per runner costs one small interpreter (no site packages, standard library only)
+One reaper per service costs one small interpreter (no site packages, standard library only)
 instead of one per child, and forking from it is cheap and single-threaded, which is what makes
 the code between fork and exec safe. Rejected: ``setpriv`` and ``bwrap`` (not everywhere), a pid
 namespace (needs rights), one watchdog per child (one interpreter each).
@@ -181,7 +181,7 @@ class _Reaper:
         self._children: dict[bytes, _Child] = {}
 
     def run(self) -> None:
-        """Serve until the runner is gone, then kill everything."""
+        """Serve until the service is gone, then kill everything."""
         poll = select.poll()
         poll.register(self._sock, select.POLLIN)
         poll.register(self._wakeup, select.POLLIN)
@@ -229,7 +229,7 @@ class _Reaper:
         try:  # noqa: SIM105
             self._sock.sendall(Frames.pack(*fields))
         except OSError:
-            pass  # the runner is gone; the end of its socket is seen next
+            pass  # the service is gone; the end of its socket is seen next
 
     def _spawn(self, frame: list[bytes]) -> None:
         name, cwd, limits = frame[1], frame[2], frame[3].split(b",")

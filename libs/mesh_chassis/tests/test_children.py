@@ -10,9 +10,11 @@ from collections.abc import AsyncIterator
 import pytest
 
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
-from tool_runner.upstreams import reaper
-from tool_runner.upstreams.children import ChildLimits, Children
-from tool_runner.upstreams.reaper import Frames
+from mesh_chassis import reaper
+from mesh_chassis.children import ChildLimits, Children
+from mesh_chassis.reaper import Frames
+from mesh_chassis.testing.conditions import eventually
+from mesh_chassis.testing.processes import marked
 
 TREE = "setsid sleep 1000 & (sleep 1000 &) ; sleep 1000 & wait"
 """A shell with one child in a session of its own, one orphan and one plain child."""
@@ -34,10 +36,10 @@ def close(child) -> None:
         os.close(fd)
 
 
-async def spawn_tree(children, gone, find_marked) -> tuple[object, str]:
+async def spawn_tree(children) -> tuple[object, str]:
     child = await children.spawn(["sh", "-c", TREE], env=environment())
     marker = f"{reaper.MARKER}={child.marker}"
-    await gone(lambda: len(find_marked(marker)) < 4)
+    await eventually(lambda: len(marked(marker)) == 4)
     return child, marker
 
 
@@ -52,11 +54,11 @@ async def test_child_has_its_own_session_and_says_how_it_ended(children):
     close(child)
 
 
-async def test_kill_takes_every_descendant(children, gone, find_marked):
-    child, marker = await spawn_tree(children, gone, find_marked)
+async def test_kill_takes_every_descendant(children):
+    child, marker = await spawn_tree(children)
     children.kill(child)
     await child.exited
-    assert find_marked(marker) == []
+    assert marked(marker) == []
     close(child)
 
 
@@ -72,12 +74,12 @@ async def test_polite_child_ends_by_sigterm_and_a_stubborn_one_after_the_grace(c
         close(child)
 
 
-async def test_killed_reaper_takes_the_children_along_and_is_replaced(children, gone, find_marked):
-    child, marker = await spawn_tree(children, gone, find_marked)
+async def test_killed_reaper_takes_the_children_along_and_is_replaced(children):
+    child, marker = await spawn_tree(children)
     first = children.reaper_pid
     os.kill(first, signal.SIGKILL)
     assert await child.exited == -9
-    assert find_marked(marker) == []
+    assert marked(marker) == []
     close(child)
     again = await children.spawn(["true"], env=environment())
     assert await again.exited == 0
@@ -85,13 +87,13 @@ async def test_killed_reaper_takes_the_children_along_and_is_replaced(children, 
     close(again)
 
 
-async def test_killed_runner_leaves_nothing(gone, find_marked, tmp_path):
+async def test_killed_runner_leaves_nothing(tmp_path):
     script = tmp_path / "runner.py"
     script.write_text(
         textwrap.dedent(
             f"""
             import asyncio, os
-            from tool_runner.upstreams.children import Children
+            from mesh_chassis.children import Children
 
             async def main():
                 child = await Children().spawn(["sh", "-c", {TREE!r}], env=dict(os.environ))
@@ -107,10 +109,10 @@ async def test_killed_runner_leaves_nothing(gone, find_marked, tmp_path):
     )
     assert process.stdout is not None
     marker = f"{reaper.MARKER}={(await process.stdout.readline()).decode().strip()}"
-    await gone(lambda: len(find_marked(marker)) < 4)
+    await eventually(lambda: len(marked(marker)) == 4)
     process.kill()
     await process.wait()
-    await gone(lambda: find_marked(marker))
+    await eventually(lambda: not marked(marker))
 
 
 async def test_limits_hold_in_the_child(children):

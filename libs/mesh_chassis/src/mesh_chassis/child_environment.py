@@ -1,8 +1,8 @@
-"""What a child may know of the runner's environment: almost nothing.
+"""What a child may know of its service's environment: almost nothing.
 
-The runner's environment holds broker credentials and whatever the operator exported. A child
+The service's environment holds broker credentials and whatever the operator exported. A child
 gets what programs need to find files, speak the right language and reach the network, plus what
-its definition declares.
+is declared for it.
 """
 
 from collections.abc import Mapping
@@ -40,8 +40,8 @@ def child_environment(own: Mapping[str, str], declared: Mapping[str, str]) -> di
     """Environment of a child.
 
     Args:
-        own: the runner's environment.
-        declared: ``env`` of the server's definition; wins.
+        own: the service's environment.
+        declared: what it is given; wins.
     """
     kept = {
         name: value for name, value in own.items() if name in INHERITED or name.startswith(_PREFIX)
