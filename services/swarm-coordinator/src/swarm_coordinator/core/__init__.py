@@ -1,0 +1,1 @@
+"""What decides about swarms, without I/O, clock or randomness."""

@@ -1,0 +1,1 @@
+"""What each tool of the swarm does, on the owner of the swarm it names."""

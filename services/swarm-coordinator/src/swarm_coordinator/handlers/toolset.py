@@ -1,0 +1,111 @@
+"""What a tool of the swarm is: how it is listed, and the function behind it.
+
+A handler gets arguments that fit the listed schema and gives an ``Answer``; refusals are raised as
+``core.refusals.Refusal``. ``dispatch`` checks, adds what every answer carries and makes the
+``tools/call`` result, so a handler holds nothing but what its tool does.
+"""
+
+from collections.abc import Awaitable, Callable, Mapping
+
+import msgspec
+
+from mcp_proto.contracts.registry import CatalogTool
+from swarm_coordinator.handlers.ports import Caller, Owner, Swarms
+
+__all__ = ["Answer", "AnywhereHandler", "FailedTask", "OwnerHandler", "Tool", "ToolSpec"]
+
+
+class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
+    """``structuredContent`` of a tool; what is not known is None and is said as ``null``.
+
+    Attributes:
+        warnings: what was asked for and not obeyed; ``dispatch`` adds unknown arguments.
+        timestamp: Unix ms of the answer, put in by ``dispatch``.
+    """
+
+    warnings: tuple[str, ...] = ()
+    timestamp: int = 0
+
+
+class FailedTask(Exception):  # noqa: N818 - an answer, not a defect
+    """A task that was waited for, or asked about, ended without a result.
+
+    Attributes:
+        error: ``structuredContent.error``.
+    """
+
+    def __init__(self, error: Mapping[str, object]) -> None:
+        """As the class says."""
+        super().__init__(str(error.get("message", "")))
+        self.error = error
+
+
+OwnerHandler = Callable[[Owner, Caller, msgspec.Raw], Awaitable[Answer]]
+"""``handler(owner, caller, arguments)``: arguments are a JSON object that fits the schema.
+
+Raises ``Refusal`` (an ``isError`` result) or ``MeshError``.
+"""
+AnywhereHandler = Callable[[Swarms, Caller, msgspec.Raw], Awaitable[Answer]]
+"""The same for a tool that means no swarm that exists."""
+
+
+class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
+    """One tool as it is listed.
+
+    Attributes:
+        name: bare name.
+        title: for people.
+        description: for models: what it does, what it returns, its limits.
+        input_schema: JSON Schema 2020-12 with root type object.
+        output_schema: of ``structuredContent`` of an answer that is no error.
+        permission: a caller needs; "" = the tool rules alone decide.
+        read_only: changes nothing.
+        destructive: may overwrite or end something.
+        idempotent: repeating it with the same arguments changes nothing more.
+        open_world: its effects may leave the mesh.
+    """
+
+    name: str
+    title: str
+    description: str
+    input_schema: Mapping[str, object]
+    output_schema: Mapping[str, object]
+    permission: str = ""
+    read_only: bool = False
+    destructive: bool = False
+    idempotent: bool = False
+    open_world: bool = False
+
+    def catalog_tool(self) -> CatalogTool:
+        """The entry of the catalogue."""
+        definition: dict[str, object] = {
+            "name": self.name,
+            "title": self.title,
+            "description": self.description,
+            "inputSchema": self.input_schema,
+            "outputSchema": self.output_schema,
+            "annotations": {
+                "title": self.title,
+                "readOnlyHint": self.read_only,
+                "destructiveHint": self.destructive,
+                "idempotentHint": self.idempotent,
+                "openWorldHint": self.open_world,
+            },
+        }
+        return CatalogTool(
+            name=self.name,
+            definition=msgspec.Raw(msgspec.json.encode(definition)),
+            permission=self.permission,
+        )
+
+
+class Tool(msgspec.Struct, frozen=True):
+    """A tool and what it does: exactly one of ``on_owner`` and ``anywhere``.
+
+    ``warns``: it names unknown arguments in its answer itself.
+    """
+
+    spec: ToolSpec
+    on_owner: OwnerHandler | None = None
+    anywhere: AnywhereHandler | None = None
+    warns: bool = False

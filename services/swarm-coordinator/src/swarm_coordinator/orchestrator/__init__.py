@@ -1,0 +1,1 @@
+"""The owners of swarms: decide, store, then act; and how replicas share them."""

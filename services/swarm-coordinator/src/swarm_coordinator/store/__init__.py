@@ -1,0 +1,1 @@
+"""Stored state of swarms: the log, and the projections that others read."""
