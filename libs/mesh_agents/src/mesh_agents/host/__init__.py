@@ -1,0 +1,1 @@
+"""The host: agents as child processes, placed by auction, watched by beats."""
