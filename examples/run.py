@@ -49,6 +49,7 @@ def main() -> int:
             **PLAIN,
             "MESH_STATE": str(room / ".mesh"),
             "MESH_LEAFNODES_PORT": str(free_port()),  # over that of a mesh.toml that has one
+            "EXAMPLE_ROOM": str(room),  # for a mesh.toml that gives agents this folder
             "PYTHONUNBUFFERED": "1",
         }
         say(f"starting a mesh for {example.name}")

@@ -63,7 +63,8 @@ def test_every_kind_of_subject_is_named_exactly_once(made: dict[str, str]) -> No
 def test_every_bucket_is_named_exactly_once_with_its_writer(made: dict[str, str]) -> None:
     known = [value for value in vars(buckets).values() if isinstance(value, buckets.Bucket)]
     text = made["buckets.md"].partition("## Settings")[0]
-    assert sorted(entries(text)) == sorted([*(one.name for one in known), "mesh_t_{tenant}"])
+    of_tenants = ("mesh_t_{tenant}", "mesh_memory_{tenant}")
+    assert sorted(entries(text)) == sorted([*(one.name for one in known), *of_tenants])
     for bucket in known:
         assert f"- `{bucket.name}` (written by {bucket.writer};" in text
 

@@ -19,7 +19,7 @@ import time
 from pathlib import Path
 
 import uvloop
-from tests.benchmarks import against, instructions, large, many_tools
+from tests.benchmarks import against, instructions, large, many_tools, swarm
 from tests.benchmarks.cases import Row, measure
 from tests.benchmarks.cluster import mesh_up, process
 from tests.benchmarks.report import bounds, bounds_table, table, write
@@ -85,6 +85,9 @@ def main() -> None:
     if any(args.only in case for case in many_tools.CASES):
         with tempfile.TemporaryDirectory() as room:
             rows += uvloop.run(many_tools.measure(Path(room), args.only))
+    if any(args.only in case for case in swarm.CASES):
+        with tempfile.TemporaryDirectory() as room:
+            rows += uvloop.run(swarm.measure(Path(room), args.only))
     print(table(rows))
     if args.only:
         return

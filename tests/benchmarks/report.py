@@ -5,7 +5,7 @@ import platform
 from pathlib import Path
 
 import msgspec
-from tests.benchmarks import large, many_tools
+from tests.benchmarks import large, many_tools, swarm
 from tests.benchmarks.cases import Row
 
 __all__ = ["Bound", "bounds", "bounds_table", "table", "write"]
@@ -23,6 +23,13 @@ ARTIFACT_MS_MAX = 150
 BESIDE_P99_MS_MAX = 25
 LIST_MS_MAX = 150
 CHANGE_MS_MAX = 500
+STEP_RATE_MIN = 1_500
+STEP_P50_MS_MAX = 5
+STEP_P99_MS_MAX = 25
+OWNER_MB_MAX = 300
+KILLED_S_MAX = 8
+STOPPED_S_MAX = 1
+LOST_S_MAX = 16
 
 
 def _machine() -> str:
@@ -153,6 +160,46 @@ def bounds(rows: list[Row]) -> list[Bound]:
             f"under {CHANGE_MS_MAX} ms",
             f"{changes:.0f} ms",
             changes < CHANGE_MS_MAX,
+        ),
+        *_of_swarms(by),
+    ]
+
+
+def _of_swarms(by: dict[str, Row]) -> list[Bound]:
+    steps, step = by[swarm.STEPS].rate, by[swarm.STEP]
+    memory = by[swarm.HELD].memory_mb["owner"]
+    times = (
+        (swarm.KILLED, KILLED_S_MAX),
+        (swarm.STOPPED, STOPPED_S_MAX),
+        (swarm.LOST, LOST_S_MAX),
+    )
+    return [
+        Bound(
+            "swarm: durable no-op steps with 20 agents",
+            f"at least {STEP_RATE_MIN:,}/s",
+            f"{steps:,.0f}/s",
+            steps >= STEP_RATE_MIN,
+        ),
+        Bound(
+            "swarm: one durable step, p50 and p99",
+            f"under {STEP_P50_MS_MAX} and {STEP_P99_MS_MAX} ms",
+            f"{step.p50_ms:.1f} and {step.p99_ms:.1f} ms",
+            step.p50_ms < STEP_P50_MS_MAX and step.p99_ms < STEP_P99_MS_MAX,
+        ),
+        Bound(
+            "swarm: memory of the owner with 1,000 steps in flight",
+            f"under {OWNER_MB_MAX} MB",
+            f"{memory:.0f} MB",
+            memory < OWNER_MB_MAX,
+        ),
+        *(
+            Bound(
+                name,
+                f"under {most_s} s",
+                f"{by[name].p50_ms / 1e3:.2f} s",
+                by[name].p50_ms / 1e3 < most_s,
+            )
+            for name, most_s in times
         ),
     ]
 

@@ -14,12 +14,22 @@ import pytest
 from testcontainers.core.container import DockerContainer
 from testcontainers.core.network import Network
 
-IMAGES = ("broker", "registry", "tenant-auth", "tool-runner", "gateway")
+IMAGES = (
+    "broker",
+    "registry",
+    "tenant-auth",
+    "tool-runner",
+    "swarm-coordinator",
+    "agent-host",
+    "gateway",
+)
 INSTANCES = {
     "registry-1": "registry",
     "tenant-auth-1": "tenant-auth",
     "runner-1": "tool-runner",
     "runner-2": "tool-runner",
+    "swarm-1": "swarm-coordinator",
+    "agent-host-1": "agent-host",
     "gateway-1": "gateway",
 }
 READY_S = 60.0

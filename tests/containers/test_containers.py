@@ -98,8 +98,41 @@ def test_a_killed_runner_is_replaced_by_the_other(mesh: ContainerMesh, key: str)
         )
 
 
+def test_swarm_in_containers_runs_an_agent_and_gets_its_result(
+    mesh: ContainerMesh, key: str
+) -> None:
+    def begun() -> bool:
+        answer = call(
+            mesh, key, "swarm_init", {"topology": "star", "initialAgents": [{"type": "validator"}]}
+        )
+        body = answer.json()
+        assert answer.is_success, body
+        return True
+
+    def active() -> bool:
+        return '"active"' in call(mesh, key, "agent_list", {}).text
+
+    eventually(begun)
+    eventually(active)
+    answer = call(
+        mesh,
+        key,
+        "task_orchestrate",
+        {
+            "task": {
+                "description": "check a value",
+                "phases": [{"name": "check", "input": {"value": 3, "schema": {"type": "integer"}}}],
+            },
+            "wait": True,
+        },
+    )
+    assert answer.is_success, answer.text
+    assert "completed" in answer.text, answer.text
+
+
 def test_stopped_services_drain_and_exit_cleanly(mesh: ContainerMesh) -> None:
-    for instance in ("gateway-1", "runner-2", "runner-1", "registry-1", "tenant-auth-1"):
+    order = ("gateway-1", "agent-host-1", "swarm-1", "runner-2", "runner-1")
+    for instance in (*order, "registry-1", "tenant-auth-1"):
         container = mesh.containers[instance].get_wrapped_container()
         container.stop(timeout=30)
         container.reload()

@@ -44,6 +44,23 @@ LINES = {
         'book ../admin: Invalid arguments for getBook: id: "../admin" is not of type "integer"',
         "ok: three operations called as tools, two requests refused",
     ],
+    "code-review-swarm": [
+        "  13 findings: 13 accepted (13 by all that know their class), 0 rejected",
+        "ok: every finding was voted on by the tools that know its class",
+    ],
+    "distributed-tests": [
+        "without durations: 18 passed, 1 failed, 1 flaky, 1 skipped",
+        "agents left: 3; shards begun again by another: 1",
+        "with durations, one agent killed: 18 passed, 1 failed, 1 flaky, 1 skipped",
+        "  flaky: tests/test_cache.py::test_cache_answers (2 runs): AssertionError: the cache did not answer in time",  # noqa: E501
+        "junit.xml: 21 tests, 1 failure",
+        "ok: every test is in the report once, although an agent died with its work",
+    ],
+    "log-mapreduce": [
+        "uploaded 4 logs: 60000 lines, 2481 KiB",
+        "/cart: 19992 rows, 209 errors, mean 22.7 ms, quantiles {'0.5': 20.0, '0.95': 45.8, '0.99': 65.0}, off by 0.45% at most",  # noqa: E501
+        "ok: counts, sums, means and extremes are equal, quantiles as exact as stated",
+    ],
     "behind-nat": [
         "read: {'celsius': 19.0}",
         "set: {'celsius': 21.5} ['asking the boiler']",

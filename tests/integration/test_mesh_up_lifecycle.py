@@ -275,10 +275,10 @@ class TestRunning:
 
     def test_status_shows_every_process(self, mesh: Mesh) -> None:
         record = msgspec.json.decode(mesh.run("status", "--json").stdout, type=RunRecord)
-
         assert record.ready
         names = [point.instance for point in record.endpoints]
-        assert names == ["nats-server", "registry-1", "tenant-auth-1", "runner-1", "gateway-1"]
+        started = "nats-server registry-1 tenant-auth-1 runner-1 swarm-1 agent-host-1 gateway-1"
+        assert names == started.split()
         assert alive({point.pid for point in record.endpoints}) == {
             point.pid for point in record.endpoints
         }

@@ -7,9 +7,12 @@ import msgspec
 import tomlkit
 
 from mcp_proto.contracts.registry import OAuthClient, ServerDefinition
+from mcp_proto.discovery import KnownAgent
 from mesh_cli import plan
 from mesh_cli.bootstrap import write_toml
 from mesh_cli.plan import Ports, Where
+from mesh_cli.tables.agents import AgentsHereTable
+from mesh_cli.tables.swarm import SwarmTable
 from mesh_cli.user_file import (
     MeshFile,
     PerformanceTable,
@@ -24,7 +27,8 @@ def where(names: list[str]) -> Where:
 
 
 def planned(content: MeshFile, *, gateways: int = 1, runners: int = 1) -> list[plan.Instance]:
-    names = [user.name for user in plan.users(gateways, runners)]
+    size = plan.size_of(content)
+    names = [user.name for user in plan.users(gateways, runners, size=size)]
     ports = Ports(
         nats=4222,
         http=tuple(3000 + n for n in range(gateways)),
@@ -36,10 +40,11 @@ def planned(content: MeshFile, *, gateways: int = 1, runners: int = 1) -> list[p
         ports=ports,
         where=where(names),
         runners=runners,
+        size=size,
     )
 
 
-def test_order_of_start_is_registry_tenant_auth_runners_gateways() -> None:
+def test_order_of_start_is_registry_tenant_auth_runners_swarms_gateways() -> None:
     names = [instance.name for instance in planned(MeshFile(), gateways=2, runners=2)]
 
     assert names == [
@@ -47,9 +52,32 @@ def test_order_of_start_is_registry_tenant_auth_runners_gateways() -> None:
         "tenant-auth-1",
         "runner-1",
         "runner-2",
+        "swarm-1",
+        "agent-host-1",
         "gateway-1",
         "gateway-2",
     ]
+
+
+def test_file_says_how_many_coordinators_and_hosts_there_are_or_none() -> None:
+    several = MeshFile(
+        swarm=SwarmTable(coordinators=2), agents=AgentsHereTable(hosts=2, types=("tester",))
+    )
+    found = {one.name: one for one in planned(several)}
+    assert {"swarm-1", "swarm-2", "agent-host-1", "agent-host-2"} <= found.keys()
+    assert found["agent-host-2"].tables["host"]["work_dir"] == "agents/agent-host-2"
+    assert found["agent-host-2"].tables["types"]["builtin"] == ["tester"]
+    assert found["swarm-1"].module == "swarm_coordinator"
+    without = planned(MeshFile(swarm=SwarmTable(enabled=False)))
+    assert {one.service for one in without} == {"registry", "tenant-auth", "tool-runner", "gateway"}
+
+
+def test_registry_is_told_of_agents_elsewhere_and_not_of_hosts() -> None:
+    known = KnownAgent(name="far", url="https://far.example")
+    content = MeshFile(agents=AgentsHereTable(known=(known,), hosts=2))
+    (registry,) = (one for one in planned(content) if one.service == "registry")
+    assert set(registry.tables["agents"]) <= {"known"}
+    assert registry.tables["agents"]["known"][0]["name"] == "far"
 
 
 def test_every_process_and_person_is_a_user_of_its_own() -> None:
@@ -84,6 +112,7 @@ def test_development_is_on_without_authentication() -> None:
     assert tables["gateway"]["security"]["development"] is True
     assert tables["tenant-auth"]["security"]["development"] is True
     assert tables["tool-runner"]["runner"]["allow_unsigned"] is True
+    assert tables["swarm-coordinator"]["swarm"]["allow_unsigned"] is True
 
 
 def test_authentication_switches_development_off_everywhere() -> None:
@@ -93,6 +122,7 @@ def test_authentication_switches_development_off_everywhere() -> None:
     assert tables["gateway"]["security"]["development"] is False
     assert tables["tenant-auth"]["security"]["development"] is False
     assert tables["tool-runner"]["runner"]["allow_unsigned"] is False
+    assert tables["swarm-coordinator"]["swarm"]["allow_unsigned"] is False
 
 
 def test_token_of_the_user_switches_development_off_and_stands_in_no_table() -> None:

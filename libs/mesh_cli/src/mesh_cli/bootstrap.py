@@ -75,6 +75,7 @@ def ensure_keys(
         pepper_file=str(state.keys / PEPPER_FILE),
         static_token_file=str(state.keys / STATIC_TOKEN_FILE) if static_token else "",
         verifier_key_file=str(state.keys / VERIFIER_KEY_FILE) if verifier_key else "",
+        work_dir=str(state.agents),
     )
 
 

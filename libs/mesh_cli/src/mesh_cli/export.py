@@ -21,7 +21,7 @@ from mesh_cli.bootstrap import (
     write_toml,
 )
 from mesh_cli.failure import Exit, Failure
-from mesh_cli.plan import Instance, Ports, Where, development, instances, users
+from mesh_cli.plan import Instance, Ports, Where, development, instances, size_of, users
 from mesh_cli.state import STATIC_TOKEN_FILE, VERIFIER_KEY_FILE, StateDir
 from mesh_cli.user_file import MeshFile
 
@@ -30,6 +30,8 @@ __all__ = ["Layout", "export"]
 CONFIG_DIR = "/etc/mesh"
 """Where a service container finds its folder."""
 STORE_DIR = "/data"
+AGENTS_DIR = "/agents"
+"""Where agents have their directories; every image has it."""
 DATA = "data"
 """Folder that becomes the broker's store: made here, or the container engine makes it as root."""
 EVERYWHERE = "0.0.0.0"  # noqa: S104 - the container's own network; what is published decides
@@ -76,7 +78,8 @@ def export(
     state = StateDir(root)
     state.create()
     (root / DATA).mkdir(mode=0o700, exist_ok=True)
-    people = users(layout.gateways, layout.runners, agents_of="")
+    size = size_of(content)
+    people = users(layout.gateways, layout.runners, size=size, agents_of="")
     verifier_key = content.integrations.marketeer.literal_key
     where = ensure_keys(
         state, people, static_token=content.security.auth_token, verifier_key=verifier_key
@@ -98,20 +101,29 @@ def export(
             http=(HTTP_PORT,) * layout.gateways,
             tcp=(TCP_PORT,) * layout.gateways,
         ),
-        where=Where(
-            seeds=dict.fromkeys(where.seeds, f"{CONFIG_DIR}/seed.nk"),
-            kek_file=f"{CONFIG_DIR}/{KEK_FILE}",
-            pepper_file=f"{CONFIG_DIR}/{PEPPER_FILE}",
-            static_token_file=(
-                f"{CONFIG_DIR}/{STATIC_TOKEN_FILE}" if content.security.auth_token else ""
-            ),
-            verifier_key_file=f"{CONFIG_DIR}/{VERIFIER_KEY_FILE}" if verifier_key else "",
-        ),
+        where=_inside(where),
         runners=layout.runners,
+        size=size,
     )
     for instance in plan:
         _write(state, instance, layout)
     return [instance.name for instance in plan]
+
+
+def _inside(where: Where) -> Where:
+    """The files as a container sees them: all of its own in one folder."""
+
+    def named(name: str, path: str) -> str:
+        return f"{CONFIG_DIR}/{name}" if path else ""
+
+    return Where(
+        seeds=dict.fromkeys(where.seeds, f"{CONFIG_DIR}/seed.nk"),
+        kek_file=named(KEK_FILE, where.kek_file),
+        pepper_file=named(PEPPER_FILE, where.pepper_file),
+        static_token_file=named(STATIC_TOKEN_FILE, where.static_token_file),
+        verifier_key_file=named(VERIFIER_KEY_FILE, where.verifier_key_file),
+        work_dir=AGENTS_DIR,
+    )
 
 
 def _reachable(content: MeshFile) -> MeshFile:

@@ -6,9 +6,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable, Sequence
+from importlib.util import find_spec
 from pathlib import Path
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.contracts.swarm import HOST
+from mcp_proto.names import SWARM_COORDINATOR
 from mesh_cli import bootstrap, plan
 from mesh_cli.children import Child, Command
 from mesh_cli.failure import Failure
@@ -23,9 +26,9 @@ BROKER = "nats-server"
 _BROKER_START_S = 15.0
 _POLL_S = 0.01
 _LOG_CHECK_S = 15.0
-_DRAIN_RANK = {"gateway": 0, "tool-runner": 1}
-_OTHERS = 2
-_LAST = 3
+_DRAIN_RANK = {"gateway": 0, HOST: 1, "tool-runner": 1, SWARM_COORDINATOR: 2}
+_OTHERS = 3
+_LAST = 4
 
 
 class Fleet:
@@ -58,6 +61,7 @@ class Fleet:
         self.stop = asyncio.Event()
         """Set when the run shall end; a start that is under way looks at it."""
         self._runners = runners
+        self._size = _runnable(plan.size_of(content))
         self._say = say
         self._broker: Child | None = None
         self._services: list[tuple[Instance, Child]] = []
@@ -73,9 +77,16 @@ class Fleet:
         """Tenant of a first call."""
         return plan.DEMO_TENANT if plan.development(self.content) else plan.FIRST_TENANT
 
+    @property
+    def without_swarms(self) -> bool:
+        """Whether swarms were asked for and what runs them is not installed."""
+        return self._size != plan.size_of(self.content)
+
     def prepare(self) -> None:
         """Write keys and configuration; make the children without starting them."""
-        users = plan.users(len(self.ports.http), self._runners, agents_of=self.tenant)
+        users = plan.users(
+            len(self.ports.http), self._runners, size=self._size, agents_of=self.tenant
+        )
         users += plan.homes(self.content, self.tenant)
         where = bootstrap.ensure_keys(
             self.state,
@@ -91,9 +102,7 @@ class Fleet:
         self._broker = self._child(BROKER, [_broker_binary(), "-c", str(self.state.broker_config)])
         for stale in self.state.config.glob("*.toml"):
             stale.unlink()  # of instances that this run does not have
-        for instance in plan.instances(
-            self.content, self.servers, ports=self.ports, where=where, runners=self._runners
-        ):
+        for instance in self.planned(self.content, self.servers):
             path = self.state.service_config(instance.name)
             bootstrap.write_toml(path, instance)
             # -P keeps the user's folder off the import path: a file gateway.py there is not ours.
@@ -104,7 +113,12 @@ class Fleet:
         """What the services would be told by another user's file, on the same listeners."""
         assert self._where is not None
         return plan.instances(
-            content, servers, ports=self.ports, where=self._where, runners=self._runners
+            content,
+            servers,
+            ports=self.ports,
+            where=self._where,
+            runners=self._runners,
+            size=self._size,
         )
 
     def adopt(self, content: MeshFile, servers: Sequence[ServerDefinition]) -> None:
@@ -206,6 +220,19 @@ class Fleet:
                 f"the broker did not come up on port {self.ports.nats}\n{tail(broker.command.log)}",
                 mend=f"the whole log: {broker.command.log}",
             )
+
+
+def _runnable(wanted: plan.Size) -> plan.Size:
+    """Swarms need both packages; an installation without them serves everything else."""
+    modules = (plan.SERVICE_MODULES[service] for service in (SWARM_COORDINATOR, HOST))
+    return wanted if all(_has_main(module) for module in modules) else plan.NO_SWARMS
+
+
+def _has_main(module: str) -> bool:
+    try:
+        return find_spec(f"{module}.__main__") is not None
+    except ModuleNotFoundError:
+        return False
 
 
 async def _greets(port: int) -> bool:

@@ -122,6 +122,10 @@ class _Report:
         self._remarks = tuple(moved)
         if user.unused:
             self._remarks += (f"not used by this version: {', '.join(user.unused)}",)
+        if fleet.without_swarms:
+            self._remarks += (
+                "swarms do not run: mesh-swarm-coordinator and mesh-agents are not both installed",
+            )
         security = user.content.security
         if security.auth_token and not security.auth_enabled:
             self._remarks += (

@@ -11,7 +11,10 @@ import msgspec
 from mcp_proto import broker_rights
 from mcp_proto.broker_rights import Rights
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.contracts.swarm import HOST
+from mcp_proto.discovery import AgentsTable
 from mcp_proto.ids import is_server_name
+from mcp_proto.names import SWARM_COORDINATOR
 from mesh_chassis.addresses import is_loopback
 from mesh_cli.user_file import SAMPLE_SERVER, MeshFile
 from mesh_sdk.connect import AGENT_SEATS
@@ -19,14 +22,17 @@ from mesh_sdk.connect import AGENT_SEATS
 __all__ = [
     "DEMO_TENANT",
     "FIRST_TENANT",
+    "NO_SWARMS",
     "STDIO_SLOTS",
     "Instance",
     "Ports",
+    "Size",
     "User",
     "Where",
     "homes",
     "instances",
     "sample_server",
+    "size_of",
     "users",
 ]
 
@@ -41,6 +47,8 @@ SERVICE_MODULES: Mapping[str, str] = {
     "registry": "registry",
     "tenant-auth": "tenant_auth",
     "tool-runner": "tool_runner",
+    SWARM_COORDINATOR: "swarm_coordinator",
+    HOST: "mesh_agents",
     "gateway": "gateway",
 }
 
@@ -61,7 +69,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     """Files the services are told about: seeds by user name, key and pepper files.
 
     ``static_token_file`` holds the server's own token, ``verifier_key_file`` the key of the
-    external verifier; "" = there is none.
+    external verifier; "" = there is none. Agents have their directories below ``work_dir``.
     """
 
     seeds: Mapping[str, str]
@@ -69,6 +77,7 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     pepper_file: str
     static_token_file: str = ""
     verifier_key_file: str = ""
+    work_dir: str = "agents"
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,27 +111,49 @@ class User(msgspec.Struct, frozen=True, kw_only=True):
     leaf: bool = False
 
 
-def names(gateways: int, runners: int) -> list[tuple[str, str]]:
+class Size(msgspec.Struct, frozen=True, kw_only=True):
+    """How many of each that a mesh may have several or none of."""
+
+    coordinators: int = 0
+    hosts: int = 0
+
+
+NO_SWARMS = Size()
+
+
+def size_of(content: MeshFile) -> Size:
+    """What the user's file asks for."""
+    if not content.swarm.enabled:
+        return NO_SWARMS
+    return Size(coordinators=content.swarm.coordinators, hosts=content.agents.hosts)
+
+
+def names(gateways: int, runners: int, size: Size = NO_SWARMS) -> list[tuple[str, str]]:
     """Service and instance of every process, in the order of their start."""
     return [
         ("registry", "registry-1"),
         ("tenant-auth", "tenant-auth-1"),
         *(("tool-runner", f"runner-{n}") for n in range(1, runners + 1)),
+        *((SWARM_COORDINATOR, f"swarm-{n}") for n in range(1, size.coordinators + 1)),
+        *((HOST, f"{HOST}-{n}") for n in range(1, size.hosts + 1)),
         *(("gateway", f"gateway-{n}") for n in range(1, gateways + 1)),
     ]
 
 
-def users(gateways: int, runners: int, *, agents_of: str = DEMO_TENANT) -> list[User]:
+def users(
+    gateways: int, runners: int, *, size: Size = NO_SWARMS, agents_of: str = DEMO_TENANT
+) -> list[User]:
     """Every user of the broker: services, stdio edges, the operator, a tenant's plain client.
 
     Args:
         gateways: number of gateways.
         runners: number of tool-runners.
+        size: number of coordinators and hosts.
         agents_of: tenant of the users made for programs of the SDK; "" = none are made.
     """
     services = [
         User(name=instance, rights=broker_rights.rights_of(service, instance))
-        for service, instance in names(gateways, runners)
+        for service, instance in names(gateways, runners, size)
     ]
     edges = [
         User(name=f"stdio-{n}", rights=broker_rights.rights_of("stdio", f"stdio-{n}"))
@@ -169,6 +200,7 @@ def instances(
     ports: Ports,
     where: Where,
     runners: int,
+    size: Size = NO_SWARMS,
 ) -> list[Instance]:
     """Every service process with its configuration, in the order of their start.
 
@@ -178,10 +210,11 @@ def instances(
         ports: chosen listeners; their number is the number of gateways.
         where: files on disk.
         runners: number of tool-runners.
+        size: number of coordinators and hosts.
     """
     out: list[Instance] = []
     gateway = 0
-    for service, name in names(len(ports.http), runners):
+    for service, name in names(len(ports.http), runners, size):
         tables: dict[str, Any] = {
             "service": {"instance": name},
             "bus": {
@@ -198,6 +231,10 @@ def instances(
                 tables |= _tenant_auth(content, where)
             case "tool-runner":
                 tables |= _tool_runner(content, servers)
+            case _ if service == SWARM_COORDINATOR:
+                tables |= content.swarm.for_coordinator(allow_unsigned=_unsigned(content))
+            case _ if service == HOST:
+                tables |= content.agents.for_host(f"{where.work_dir}/{name}")
             case "gateway":
                 tables |= _gateway(content, where, ports.http[gateway], ports.tcp[gateway])
                 http = f"http://{_host(tables['http']['host'])}:{ports.http[gateway]}"
@@ -230,12 +267,17 @@ def development(content: MeshFile) -> bool:
     return not (content.security.auth_enabled or content.security.auth_token)
 
 
+def _unsigned(content: MeshFile) -> bool:
+    # A call without a context came past the gateways, and so past the verifier.
+    return development(content) and not content.integrations.marketeer.on
+
+
 def _registry(content: MeshFile) -> dict[str, Any]:
     tables: dict[str, Any] = {}
     if content.virtual_servers:
         tables["virtual_servers"] = content.virtual_servers
     if content.agents.known:
-        tables["agents"] = content.agents
+        tables["agents"] = AgentsTable(known=content.agents.known)
     if content.discovery.source:
         own = content.server.name if is_server_name(content.server.name) else ""
         name = content.discovery.announce_name or own
@@ -267,10 +309,7 @@ def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
 
 def _tool_runner(content: MeshFile, servers: Sequence[ServerDefinition]) -> dict[str, Any]:
     return {
-        # A call without a context came past the gateways, and so past the verifier.
-        "runner": {
-            "allow_unsigned": development(content) and not content.integrations.marketeer.on
-        },
+        "runner": {"allow_unsigned": _unsigned(content)},
         "upstreams": {
             "connections": max(4, content.performance.connection_pool_size),
             "allow_networks": list(content.upstreams.allow_networks),

@@ -94,6 +94,7 @@ class StateDir:
         self.keys = self.root / "keys"
         self.config = self.root / "config"
         self.logs = self.root / "logs"
+        self.agents = self.root / "agents"
         self.broker_store = self.root / "nats" / "jetstream"
         self.contexts = self.root / "nats" / "context"
         self.broker_config = self.config / "nats-server.conf"

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import msgspec
 
-__all__ = ["duration", "line", "note", "pretty", "quantity", "stamp", "table"]
+__all__ = ["duration", "line", "note", "plain", "pretty", "quantity", "stamp", "table"]
 
 
 def line(text: str = "") -> None:
@@ -19,6 +19,11 @@ def note(text: str) -> None:
     """Write one line to standard error: what is not the answer itself."""
     sys.stderr.write(f"{text}\n")
     sys.stderr.flush()
+
+
+def plain(text: str) -> str:
+    """Text that others chose, on one line: none of it steers the terminal."""
+    return "".join(char if char.isprintable() else " " for char in text)
 
 
 def pretty(data: bytes | object) -> str:

@@ -13,10 +13,11 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from mcp_proto.containers import ContainersTable
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.contracts.tasks import policy_problem
 from mcp_proto.contracts.virtuals import VirtualServer
-from mcp_proto.discovery import AgentsTable, DiscoveryTable
+from mcp_proto.discovery import DiscoveryTable
 from mcp_proto.endpoints import metrics_path_problem
 from mcp_proto.ids import is_server_name, is_tenant_id
 from mcp_proto.names import RESERVED_SERVERS
@@ -26,13 +27,15 @@ from mcp_proto.subjects import PLATFORM
 from mcp_proto.virtual_servers import virtual_problem
 from mesh_chassis.config import ConfigError, load
 from mesh_cli.failure import Exit, Failure
+from mesh_cli.tables.agents import AgentsHereTable
 from mesh_cli.tables.around import around_problems
-from mesh_cli.tables.containers import ContainersTable
 from mesh_cli.tables.integrations import IntegrationsTable
 from mesh_cli.tables.leafnodes import LeafnodesTable
 from mesh_cli.tables.lists import ListsTable
 from mesh_cli.tables.storage import VARIABLES as STORAGE_VARIABLES
 from mesh_cli.tables.storage import StorageTable
+from mesh_cli.tables.swarm import VARIABLES as SWARM_VARIABLES
+from mesh_cli.tables.swarm import SwarmTable
 from mesh_cli.tables.synadia import SynadiaTable
 
 __all__ = [
@@ -191,7 +194,8 @@ class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     leafnodes: LeafnodesTable = LeafnodesTable()
     mcp_servers: tuple[ServerDefinition, ...] = ()
     virtual_servers: tuple[VirtualServer, ...] = ()
-    agents: AgentsTable = AgentsTable()
+    agents: AgentsHereTable = AgentsHereTable()
+    swarm: SwarmTable = SwarmTable()
     discovery: DiscoveryTable = DiscoveryTable()
     integrations: IntegrationsTable = IntegrationsTable()
     synadia: SynadiaTable = SynadiaTable()
@@ -214,6 +218,7 @@ _ENVIRONMENT: dict[str, tuple[str, type]] = {
     TOKEN_VARIABLE: ("security.auth_token", str),
     "MCP_LOG_LEVEL": ("log.level", str),
     **{name: (key, str) for name, key in STORAGE_VARIABLES.items()},
+    **SWARM_VARIABLES,
 }
 
 
@@ -234,6 +239,9 @@ def read(path: str | None, env: Mapping[str, str], *, folder: Path | None = None
         content = load(MeshFile, chosen if found else None, env, overrides(env))
     except ConfigError as error:
         raise _bad(str(error)) from None
+    content = msgspec.structs.replace(
+        content, agents=content.agents.below(chosen.absolute().parent)
+    )
     source = str(chosen) if found else "environment"
     for problem in problems(content):
         raise _bad(f"{source}: {problem.key}: {problem.text}")
@@ -281,7 +289,7 @@ def problems(content: MeshFile) -> Iterator[Problem]:
     """Everything that keeps a mesh from starting with a file whose shape is right."""
     yield from _server_problems(content.mcp_servers)
     yield from _virtual_problems(content.virtual_servers)
-    problem = content.storage.problem() or content.leafnodes.problem()
+    problem = content.storage.problem() or content.leafnodes.problem() or content.agents.problem()
     if problem is not None:
         yield Problem.of(problem)
     yield from _token_problems(content.security.auth_token)

@@ -10,6 +10,7 @@ from mesh_cli import terminal
 from mesh_cli.connection import connected
 from mesh_cli.doctor import live, local
 from mesh_cli.doctor.finding import Finding
+from mesh_cli.doctor.swarms import check_swarm_log
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import Target, connection_options, target
 from mesh_cli.state import DIRECTORY, RunRecord, StateDir, find
@@ -93,6 +94,8 @@ async def _live(state: StateDir | None, running: RunRecord | None, goal: Target)
             findings += await live.check_seeds(state, goal)
             findings += await live.check_services(client, state, running)
         findings += await live.check_clocks(client)
+        full = await check_swarm_log(client)
+        findings += [full] if full is not None else []
     if state is not None:
         findings += await live.check_upstreams(goal, state)
     return findings

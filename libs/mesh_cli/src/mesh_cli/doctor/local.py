@@ -7,6 +7,7 @@ import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 
+from mcp_proto.names import SWARM_COORDINATOR
 from mesh_chassis.broker_config import public_of
 from mesh_cli import ports, user_file
 from mesh_cli.bootstrap import KEK_FILE, PEPPER_FILE
@@ -199,7 +200,7 @@ async def check_configs(state: StateDir) -> list[Finding]:
 
 
 def _instance_stem(service: str) -> str:
-    return "runner" if service == "tool-runner" else service
+    return {"tool-runner": "runner", SWARM_COORDINATOR: "swarm"}.get(service, service)
 
 
 async def _check_config(module: str, path: Path) -> Finding | None:
