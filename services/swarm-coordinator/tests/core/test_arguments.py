@@ -57,6 +57,13 @@ def test_a_task_of_the_known_client_is_read() -> None:
     assert (found.spec.dependencies, found.swarm, found.warnings) == (("task_1",), "", ())
 
 
+def test_who_asks_for_a_weighted_vote_means_the_weights_of_the_agents() -> None:
+    for said, wanted in ((None, "agent"), ("equal", "equal")):
+        rules = {"votingMechanism": "weighted", **({"weights": said} if said else {})}
+        found = orchestrate_of(body({"task": "x", "coordination": rules}), CONFIG)
+        assert found.spec.coordination.weights == wanted
+
+
 def test_the_nested_task_of_the_earlier_system_is_read() -> None:
     given = {
         "task": {
@@ -314,6 +321,7 @@ WRONG: list[tuple[object, str]] = [
     ({"task": "x", "execution": {"failureThreshold": 2}}, "/execution/failureThreshold"),
     ({"task": "x", "execution": {"resultAggregation": "best of"}}, "/execution/resultAggregation"),
     ({"task": "x", "execution": "local"}, "/execution"),
+    ({"task": "x", "execution": {"mode": "local"}}, "/execution/mode"),
     ({"task": "x", "wait": 1}, "/wait"),
     ({"task": "x", "swarmId": 7}, "/swarmId"),
     ({"task": "x", "dependencies": [1]}, "/dependencies/0"),

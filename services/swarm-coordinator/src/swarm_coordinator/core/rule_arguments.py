@@ -140,8 +140,11 @@ def coordination_of(table: Table, default: Coordination) -> Coordination:
     electorate = table.raw("electorate")
     if fault := electorate_fault(electorate):
         raise PlanError(table.at("electorate"), fault)
+    mechanism: Mechanism = table.word("votingMechanism", MECHANISMS, default.voting_mechanism)
+    # "weighted" with equal weights would be "threshold": who says it means the agents' own.
+    weights: Weights = "agent" if mechanism == "weighted" else default.weights
     rules = Coordination(
-        voting_mechanism=table.word("votingMechanism", MECHANISMS, default.voting_mechanism),
+        voting_mechanism=mechanism,
         consensus_threshold=table.number(
             "consensusThreshold", default.consensus_threshold, 0.0, 1.0
         ),
@@ -152,7 +155,7 @@ def coordination_of(table: Table, default: Coordination) -> Coordination:
         electorate=electorate if bytes(electorate) else default.electorate,
         quorum=table.number("quorum", default.quorum, 0.0, 1.0),
         quorum_size=table.integer("quorumSize", default.quorum_size, 1, COUNT_MAX),
-        weights=table.word("weights", WEIGHTS, default.weights),
+        weights=table.word("weights", WEIGHTS, weights),
     )
     table.end()
     return rules
@@ -196,8 +199,16 @@ def budget_of(table: Table) -> Budget:
 
 def execution_of(table: Table) -> Execution:
     """How a task is run."""
+    mode: Literal["distributed", "local"] = table.word(
+        "mode", ("distributed", "local"), "distributed"
+    )
+    if mode == "local":
+        raise PlanError(
+            table.at("mode"),
+            "local is not available: agents are placed when they are spawned; name them in phases",
+        )
     execution = Execution(
-        mode=table.word("mode", ("distributed", "local"), "distributed"),
+        mode=mode,
         retry=retry_of(table, "retryPolicy") or RetryPolicy(),
         aggregate=aggregate_of(table, "resultAggregation") or Aggregate(),
         failure_threshold=table.number("failureThreshold", 0.0, 0.0, 1.0),
