@@ -4,7 +4,14 @@ import os
 import signal
 from collections.abc import Iterator
 
+import hypothesis
 import pytest
+
+# How fast inputs are made says something about the machine, which is shared, and nothing about us.
+hypothesis.settings.register_profile(
+    "mesh", deadline=None, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("mesh")
 
 pytest_plugins = ["mesh_chassis.testing.fixtures"]
 

@@ -103,6 +103,7 @@ def _linters() -> list[Json]:
     ]
 
 
+@pytest.mark.slow
 async def test_review_accepts_what_those_who_know_agree_on_and_shows_both_sides_of_a_dispute(
     swarm: Swarm, folder: Path
 ) -> None:
@@ -190,6 +191,7 @@ async def test_types_without_a_model_do_real_work_one_after_the_other(
     assert (place / "a.py").read_text() == ugly
 
 
+@pytest.mark.slow
 async def test_coordinator_plans_a_quality_gate_and_the_validator_rejects_a_bad_tree(
     swarm: Swarm, folder: Path
 ) -> None:
@@ -206,6 +208,7 @@ async def test_coordinator_plans_a_quality_gate_and_the_validator_rejects_a_bad_
     assert [one["pointer"] for one in verdict["issues"]] == ["/review"]
 
 
+@pytest.mark.slow
 async def test_cancel_of_a_task_ends_the_program_of_its_step(swarm: Swarm, folder: Path) -> None:
     tree = folder / secrets.token_hex(4)
     tree.mkdir()

@@ -170,6 +170,7 @@ async def test_virtual_server_gives_no_right_that_the_rules_take(
             await client.call_tool("pid", {})
 
 
+@pytest.mark.slow
 async def test_server_mounted_without_prefix_stands_beside_the_others(
     shop: RunningMesh, ann: str
 ) -> None:

@@ -83,6 +83,7 @@ async def test_agents_of_a_host_do_the_steps_of_tasks(swarm):
     assert "add_async" in refused["error"]["message"]
 
 
+@pytest.mark.slow
 async def test_killed_agent_is_seen_at_once_and_its_step_ends(swarm):
     agent = (await swarm.spawn("anything"))["agentId"]
     pid = (await swarm.call("agent_status", agentId=agent))["pid"]

@@ -1,5 +1,7 @@
 """``mesh doctor`` says that the log of swarms is nearly full before it refuses."""
 
+import pytest
+
 from mcp_proto import subjects
 from mesh_chassis.stream import ensure_stream, publish
 from mesh_chassis.tenant_streams import swarm_log
@@ -12,6 +14,7 @@ from mesh_cli.options import Target
 SIZE = 100_000
 
 
+@pytest.mark.slow
 async def test_doctor_tells_of_a_log_that_is_nearly_full_and_of_no_other(
     broker: Broker, connect_bus: ConnectBus
 ) -> None:

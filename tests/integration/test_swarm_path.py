@@ -222,6 +222,7 @@ async def test_a_silent_host_is_lost_in_16_seconds(connect_bus, caller, host) ->
         assert len(host.done) == 8
 
 
+@pytest.mark.slow
 async def test_work_that_a_host_forgot_is_sent_again_after_its_beat(
     connect_bus, caller, host
 ) -> None:

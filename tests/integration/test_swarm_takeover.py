@@ -92,6 +92,7 @@ async def test_a_replica_that_stops_hands_its_swarm_over_within_a_second(
         await check(caller, host, task)
 
 
+@pytest.mark.slow
 async def test_a_call_that_waits_for_its_task_is_answered_when_its_replica_stops(
     connect_bus, caller, host
 ) -> None:
@@ -110,6 +111,7 @@ async def test_a_call_that_waits_for_its_task_is_answered_when_its_replica_stops
         assert (await caller.ended(answer["taskId"], timeout_s=30))["status"] == "completed"
 
 
+@pytest.mark.slow
 async def test_a_swarm_without_an_owner_is_taken_by_the_next_replica_that_starts(
     connect_bus, caller, host
 ) -> None:

@@ -101,6 +101,7 @@ async def test_host_runs_agents_until_it_is_told_to_stop(owner, shared_broker, t
     assert not is_alive(builtin.pid)
 
 
+@pytest.mark.slow
 async def test_killed_host_leaves_no_process_behind(owner, shared_broker, tmp_path):
     async with running(written(tmp_path, shared_broker)) as process:
         await ready(owner)

@@ -260,6 +260,7 @@ async def test_trouble_of_the_endpoint_is_tried_again(connect_bus, tmp_path, tro
     assert len(asked) == 2
 
 
+@pytest.mark.slow
 async def test_endpoint_that_does_not_recover_fails_the_step(connect_bus, tmp_path):
     for answer, retryable, word in (
         (web.Response(status=401, text="who are you"), False, "401"),

@@ -294,6 +294,7 @@ async def test_cancel_ends_a_coroutine_a_process_and_what_waits(owner, tmp_path)
     await eventually(lambda: not is_alive(pid))
 
 
+@pytest.mark.slow
 async def test_process_that_ignores_sigterm_is_killed_after_five_seconds(owner, tmp_path):
     await owner.spawn("plain")
     file = tmp_path / "pid"
@@ -547,6 +548,7 @@ async def test_draining_host_lets_steps_finish_delivers_and_says_goodbye(connect
     assert not is_alive(spawned.pid)
 
 
+@pytest.mark.slow
 async def test_host_ends_a_step_that_outlasts_the_drain(connect_bus, tmp_path):
     began = asyncio.get_running_loop().time()
     async with hosting(connect_bus, tmp_path, "swarm_long") as owner:

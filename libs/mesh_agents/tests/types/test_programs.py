@@ -53,6 +53,7 @@ def test_program_sees_nothing_of_the_hosts_environment(
     assert MARKER.encode() in ended.output
 
 
+@pytest.mark.slow
 def test_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) -> None:
     argv = [sys.executable, "-I", "-c", _GRANDCHILD]
     said: list[bytes] = []
@@ -67,6 +68,7 @@ def test_program_that_takes_too_long_is_ended_with_its_children(tmp_path: Path) 
     assert _gone(int(b"".join(said)))
 
 
+@pytest.mark.slow
 def test_program_that_leaves_a_child_behind_is_not_waited_for_longer_than_itself(
     tmp_path: Path,
 ) -> None:

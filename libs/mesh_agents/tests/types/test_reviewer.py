@@ -95,6 +95,7 @@ def test_reviewer_refuses_what_it_cannot_mean(
     assert not failed.value.retryable
 
 
+@pytest.mark.slow
 def test_reviewer_runs_no_code_and_reads_no_configuration_of_the_tree(root: Path, do: Any) -> None:
     mark = root.parent / "ran"
     evil = f"open({str(mark)!r}, 'w').write('x')\n"
@@ -111,6 +112,7 @@ def test_reviewer_runs_no_code_and_reads_no_configuration_of_the_tree(root: Path
         assert _keys(found, tool) == {(1, "unused-import"), (2, "unused-import")}, tool
 
 
+@pytest.mark.slow
 def test_comment_for_one_tool_silences_its_class_for_all(root: Path, do: Any) -> None:
     (root / "a.py").write_text(
         "import os  # noqa: F401\nimport re  # pylint: disable=unused-import\n"
@@ -124,6 +126,7 @@ def test_comment_for_one_tool_silences_its_class_for_all(root: Path, do: Any) ->
     assert len(loud["findings"]) == 8
 
 
+@pytest.mark.slow
 def test_reviewer_reports_a_file_that_is_no_python_once_per_tool(root: Path, do: Any) -> None:
     (root / "broken.py").write_text("def f(:\n")
     (root / "deep.py").write_text("x = " + "(" * 500 + ")" * 500 + "\n")

@@ -79,6 +79,7 @@ def test_tester_tells_flaky_from_failed_by_running_it_once_more(tree: Path, do: 
     assert not list(tree.rglob("*.xml"))
 
 
+@pytest.mark.slow
 def test_shards_of_a_collection_are_inputs_of_runs_and_a_merge_is_one_report(
     tree: Path, do: Any
 ) -> None:
@@ -153,6 +154,7 @@ def test_tester_refuses_with_a_reason(
     assert not failed.value.retryable
 
 
+@pytest.mark.slow
 def test_module_that_does_not_import_is_an_error_and_no_collection(tree: Path, do: Any) -> None:
     (tree / "sub" / "test_c.py").write_text("import nowhere\n")
     with pytest.raises(StepFailedError, match=r"(?s)cannot be collected.*nowhere"):
@@ -168,6 +170,7 @@ def test_tests_that_end_the_process_are_a_crash_and_no_success(tree: Path, do: A
     assert failed.value.type == "crash"
 
 
+@pytest.mark.slow
 def test_test_that_hangs_is_ended_in_time(tree: Path, do: Any) -> None:
     (tree / "test_hang.py").write_text("import time\ndef test_a(): time.sleep(60)\n")
     with pytest.raises(StepFailedError, match="did not end in time"):

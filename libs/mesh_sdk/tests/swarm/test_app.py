@@ -124,6 +124,7 @@ async def test_agent_with_a_wrong_claim_ends(owner, place):
         assert not live.attached.is_set()
 
 
+@pytest.mark.slow
 async def test_agent_waits_for_an_owner(place, connect_bus, monkeypatch):
     monkeypatch.setenv("MESH_SWARM_ID", "swarm_late")
     async with sample(place).running() as live:

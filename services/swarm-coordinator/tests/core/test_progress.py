@@ -274,6 +274,7 @@ def test_ended_tasks_leave_the_state_after_a_while_or_when_there_are_many() -> N
     assert not world.state.tasks
 
 
+@pytest.mark.slow
 def test_wide_ended_tasks_leave_the_state_before_the_others() -> None:
     world = World(2, slots=64)
     for name in ("a", "b", "c"):
