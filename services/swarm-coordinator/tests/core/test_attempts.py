@@ -280,12 +280,58 @@ def test_a_task_waits_for_agents_that_are_on_their_way() -> None:
     assert world.task(task).status == "completed"
 
 
-def test_a_task_whose_agents_never_came_fails_with_the_last_of_them() -> None:
+def test_a_task_without_any_agent_waits_for_another_only_so_long() -> None:
     world = World(0)
     world.do(decide.add_agent(world.state, agent="agent_01", agent_type="f", now_ms=world.now_ms))
-    task = world.submit(task_of(one()))
+    tasks = [world.submit(task_of(one())) for _ in range(2)]
     world.do(decide.agent_refused(world.state, "agent_01", "limit", "no room", world.now_ms))
+    world.wait(UNPLACED_MS - 1)
+    assert [world.task(task).status for task in tasks] == ["running", "running"]
+    world.wait(2)
+    assert [world.task(task).status for task in tasks] == ["failed", "failed"]
+    assert world.task(tasks[0]).failures[0].type == "lost"
+
+
+@pytest.mark.parametrize(
+    ("reason", "status"), [("busy", "ready"), ("unknown_agent", "failed"), ("epoch", "failed")]
+)
+def test_a_step_that_must_not_run_twice_goes_out_again_only_if_it_certainly_did_not_begin(
+    reason: str, status: str
+) -> None:
+    world = World(2)
+    task = world.submit(task_of(one(idempotent=False)))
+    item = world.item("a-0")
+    world.do(decide.refused(world.state, HOST, {item: reason}, world.now_ms, 1))
+    world.wait(60_000 if status == "ready" else 0)
+    step = world.step(task, "a-0")
+    if status == "failed":
+        assert (step.status, step.error.outcome if step.error else "") == ("failed", "unknown")
+    else:
+        assert step.status in {"ready", "assigned"}
+        assert step.attempt == 2
+
+
+def test_a_step_waits_anew_when_a_later_agent_is_gone_too() -> None:
+    world = World(1)
+    task = world.submit(task_of(one()))
+    world.do(decide.terminate(world.state, "agent_01", "crashed", world.now_ms))
+    world.wait(UNPLACED_MS - 1)
+    world.agent("agent_02")
+    world.wait(UNPLACED_MS)
+    world.do(decide.terminate(world.state, "agent_02", "crashed", world.now_ms))
+    world.wait(UNPLACED_MS - 1)
+    assert world.task(task).status == "running"
+    world.wait(2)
     assert world.task(task).status == "failed"
+
+
+def test_a_task_goes_on_with_an_agent_that_is_spawned_for_the_dead() -> None:
+    world = World(1)
+    task = world.submit(task_of(one()))
+    world.do(decide.terminate(world.state, "agent_01", "crashed", world.now_ms))
+    world.agent("agent_02")
+    world.ok(world.item("a-0"))
+    assert world.task(task).status == "completed"
 
 
 def test_another_agent_stands_in_when_a_whole_team_is_gone() -> None:
@@ -333,12 +379,12 @@ def test_a_task_ends_with_its_own_time() -> None:
 
 def test_items_that_a_host_refuses_go_out_again_and_an_unknown_agent_is_lost() -> None:
     world = World(2, slots=1)
-    task = world.submit(task_of(fanned(2, idempotent=False), parallelism=2))
+    task = world.submit(task_of(fanned(2), parallelism=2))
     first = world.item("work-0")
     agent = world.step(task, "work-0").runs[0].agent
     world.do(decide.refused(world.state, HOST, {first: "unknown_agent"}, world.now_ms, 1))
     assert world.agent_of(agent).status == "lost"
-    assert world.step(task, "work-0").status == "ready", "it has not run: it may go out again"
+    assert world.step(task, "work-0").status == "ready"
     busy = world.item("work-1")
     world.do(decide.refused(world.state, HOST, {busy: "busy"}, world.now_ms, 1))
     assert world.step(task, "work-1").status == "retrying"

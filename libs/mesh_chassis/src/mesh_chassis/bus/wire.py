@@ -241,10 +241,14 @@ class WireClient(Client):
         pending, self._pending = self._pending, []
         self._pending_data_size = 0
         if pending and self._transport is not None and self.is_connected:
-            self._transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
-            self.written = self.sent
-            if self._socket.unsent > CONGESTED_BYTES:
-                self.congested = True
+            try:
+                self._transport.write(b"".join(pending) if len(pending) > 1 else pending[0])
+            except RuntimeError:
+                pass  # uvloop: closed under us, which the reader will say; calls below still begin
+            else:
+                self.written = self.sent
+                if self._socket.unsent > CONGESTED_BYTES:
+                    self.congested = True
         if self._afterwards:
             afterwards, self._afterwards = self._afterwards, []
             for then in afterwards:

@@ -50,14 +50,18 @@ def eligible(state: SwarmState, task: TaskState, step: StepState) -> tuple[str, 
     return tuple(living)
 
 
+def _is_anybodys(task: TaskState, step: StepState) -> bool:
+    """Whether a step is for any agent that can do it, not for those of a list."""
+    if step.plan.ballot or step.role:
+        return False
+    phase = next((one for one in task.plan.phases if one.name == step.plan.phase), None)
+    return phase is not None and not phase.agents and not phase.each
+
+
 def _stand_ins(state: SwarmState, task: TaskState, step: StepState) -> list[AgentState]:
-    plan = step.plan
-    if plan.ballot or step.role:
+    if not _is_anybodys(task, step):
         return []
-    phase = next((one for one in task.plan.phases if one.name == plan.phase), None)
-    if phase is None or phase.agents or phase.each:
-        return []
-    needed = set(plan.requires or task.spec.required_capabilities)
+    needed = set(step.plan.requires or task.spec.required_capabilities)
     return [
         agent
         for agent in state.agents.values()
@@ -68,7 +72,14 @@ def _stand_ins(state: SwarmState, task: TaskState, step: StepState) -> list[Agen
 
 
 def hopeless(state: SwarmState, task: TaskState, step: StepState) -> bool:
-    """Whether nobody who may do a step will come back: all are terminated or have rejected it."""
+    """Whether nobody who may do a step will come: all are terminated or have rejected it.
+
+    A step for anybody waits while the swarm has no agent at all: others are spawned for the dead.
+    """
+    if _is_anybodys(task, step) and all(
+        agent.status == "terminated" for agent in state.agents.values()
+    ):
+        return False
     for name in task.agents_of(step):
         agent = state.agents.get(name)
         waits = agent is not None and agent.status in ("spawning", "active", "lost")
@@ -177,7 +188,11 @@ def _enqueue(state: SwarmState, task: TaskState, step: StepState) -> None:
 
 def _since(state: SwarmState, task: TaskState, step: StepState) -> int:
     """Since when nobody is there: the step is ready, or the last one has gone."""
-    gone = [state.agents[name].changed_ms for name in task.agents_of(step) if name in state.agents]
+    if _is_anybodys(task, step):
+        gone = [agent.changed_ms for agent in state.agents.values()]
+    else:
+        those = task.agents_of(step)
+        gone = [state.agents[name].changed_ms for name in those if name in state.agents]
     return max([step.ready_ms, *gone])
 
 

@@ -161,7 +161,9 @@ class Outbox:
             if error.kind is ErrorKind.NO_RUNNER:
                 self.on_gone(host)
             elif error.kind is ErrorKind.OVERLOADED:
-                self.on_refused(host, {item.item: "busy" for item in work.items})
+                # What must not run twice may have begun when it was sent before: its beat tells.
+                again = {item.item: "busy" for item in work.items if item.idempotent}
+                self.on_refused(host, again)
             else:
                 _log.info("work for %s is left to its beat: %s", host, error.message)
             return

@@ -287,9 +287,9 @@ def refused(
         if reason == "unknown_agent":
             unknown[agent.id] = agent
         kind = "lost" if reason == "unknown_agent" else "busy"
-        error = StepError(
-            type=kind, message=f"refused by the host: {reason}", outcome="not_executed"
-        )
+        # A host that does not know the agent may be a new life of one that had begun the item.
+        outcome = "not_executed" if reason == "busy" else "unknown"
+        error = StepError(type=kind, message=f"refused by the host: {reason}", outcome=outcome)
         events.append(returned(found[0], step, run, error, now_ms, gone=gone))
         gone.add(item)
     for agent in unknown.values():
