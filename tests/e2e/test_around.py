@@ -98,6 +98,7 @@ async def prompted(mesh: RunningMesh, text: str) -> str:
         await client.close()
 
 
+@pytest.mark.slow
 def test_a_caller_of_the_protocol_prompts_a_server_and_the_verifier_may_forbid_it(
     mesh: RunningMesh, verifier: Verifier
 ) -> None:
@@ -117,6 +118,7 @@ def test_a_caller_of_the_protocol_prompts_a_server_and_the_verifier_may_forbid_i
         assert "s3cret-of-ours" not in path.read_text()
 
 
+@pytest.mark.slow
 def test_agents_of_the_protocol_are_tools_of_a_deployed_server(mesh: RunningMesh) -> None:
     async def echo(envelope: Envelope, stream: PromptStream) -> None:
         await stream.send(f"echo: {envelope.prompt}")

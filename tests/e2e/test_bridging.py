@@ -87,6 +87,7 @@ def text_of(result: Any) -> str:
     return "".join(part.text for part in result.content)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", MODES)
 @pytest.mark.parametrize("edge", EDGES)
 async def test_old_server_asks_its_client_whatever_its_era(

@@ -73,6 +73,7 @@ def api() -> Iterator[str]:
     server.server_close()
 
 
+@pytest.mark.slow
 async def test_operation_of_an_http_api_is_a_tool_for_every_client(
     mesh: RunningMesh, api: str
 ) -> None:
@@ -94,6 +95,7 @@ async def test_operation_of_an_http_api_is_a_tool_for_every_client(
         await asyncio.to_thread(mesh.mesh, "server", "remove", "weather")
 
 
+@pytest.mark.slow
 def test_command_lines_and_modules_are_tools_from_a_settings_file(
     mesh: RunningMesh, tmp_path: Path
 ) -> None:
@@ -124,6 +126,7 @@ properties.text.type = "string"
             mesh.mesh("server", "remove", name)
 
 
+@pytest.mark.slow
 def test_settings_that_are_wrong_are_refused_with_their_path(mesh: RunningMesh) -> None:
     said = mesh.mesh(
         "server", "add", "wrong", "--type", "command", "--set", "tools=[]", check=False

@@ -243,6 +243,7 @@ def test_agent_in_development_ends_with_whoever_watches_it(mesh: RunningMesh) ->
     assert time.monotonic() - began < 5
 
 
+@pytest.mark.slow
 def test_agent_with_the_name_of_a_shared_server_takes_none_of_its_calls(mesh: RunningMesh) -> None:
     file = mesh.room / "thief.py"
     file.write_text(

@@ -132,6 +132,7 @@ async def test_review_accepts_what_those_who_know_agree_on_and_shows_both_sides_
     assert (mutable["competent"], len(mutable["voters"])) == (2, 2)
 
 
+@pytest.mark.slow
 async def test_path_outside_the_folders_fails_the_task_and_is_not_tried_again(
     swarm: Swarm,
 ) -> None:
@@ -144,6 +145,7 @@ async def test_path_outside_the_folders_fails_the_task_and_is_not_tried_again(
     assert status["usage"]["retries"] == 0
 
 
+@pytest.mark.slow
 async def test_types_without_a_model_do_real_work_one_after_the_other(
     swarm: Swarm, folder: Path
 ) -> None:

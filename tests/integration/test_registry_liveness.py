@@ -212,6 +212,7 @@ async def test_broker_outage_longer_than_the_heartbeat_buries_nobody(
     await eventually(beats, timeout_s=10)
 
 
+@pytest.mark.slow
 async def test_catalogue_nobody_serves_is_forgotten_and_one_with_a_definition_is_not(
     mesh: Mesh, connect_bus
 ) -> None:

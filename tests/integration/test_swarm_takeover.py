@@ -78,6 +78,7 @@ async def owner_of(caller: Caller) -> str:
     return (await patient(caller, "swarm_status"))["owner"]
 
 
+@pytest.mark.slow
 async def test_a_replica_that_stops_hands_its_swarm_over_within_a_second(
     connect_bus, caller, host
 ) -> None:

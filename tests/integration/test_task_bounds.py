@@ -65,6 +65,7 @@ async def small(connect_bus, bucket: Bucket) -> None:
     await KV.ensure(await connect_bus("operator", "operator-1"), sized)
 
 
+@pytest.mark.slow
 async def test_a_full_store_of_tasks_is_said_and_nothing_has_run(broker, connect_bus) -> None:
     await small(connect_bus, buckets.TASKS)
     tables: dict[str, Any] = {"runner": UNSIGNED, "tasks": TasksConfig(per_tenant=100_000)}

@@ -60,6 +60,7 @@ def test_javascript_reads_service_discovery(told: dict[str, Any]) -> None:
     assert set(told["typed"]) >= names
 
 
+@pytest.mark.slow
 def test_javascript_reads_a_bucket(told: dict[str, Any]) -> None:
     assert len(told["catalog"]) >= 3
     assert told["entry"]["server"]

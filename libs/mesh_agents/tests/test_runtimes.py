@@ -242,6 +242,7 @@ async def test_llm_agent_uses_tools_and_counts(connect_bus, gateway, tmp_path):
     assert gateway.calls[0]["arguments"] == {"path": "a"}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "trouble",
     [

@@ -408,6 +408,7 @@ async def test_death_of_the_process_ends_its_items_as_crashes(owner, how):
     assert (await owner.spawn("anything", epoch=2)).refused == ""
 
 
+@pytest.mark.slow
 async def test_stopped_process_is_frozen_and_active_again_when_it_goes_on(owner):
     spawned = await owner.spawn("anything")
     item = owner.item({"input": {"do": "sleep", "s": 0.1}})

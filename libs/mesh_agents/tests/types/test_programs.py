@@ -97,6 +97,7 @@ def test_program_that_is_not_there_is_named(tmp_path: Path) -> None:
         run_program(["/nowhere"], cwd=str(tmp_path), env={}, timeout_s=1)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGKILL])
 def test_program_ends_with_the_process_of_its_step(tmp_path: Path, number: int) -> None:
     step = (

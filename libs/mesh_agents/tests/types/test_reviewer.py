@@ -31,6 +31,7 @@ def _keys(found: dict[str, Any], tool: str) -> set[tuple[int, str]]:
     return {(one["line"], one["class"]) for one in found["findings"] if one["tool"] == tool}
 
 
+@pytest.mark.slow
 def test_reviewer_finds_the_same_in_the_same_words_with_three_tools(root: Path, do: Any) -> None:
     (root / "bad.py").write_text(BAD)
     found = do("reviewer", {})

@@ -58,6 +58,7 @@ def _outcomes(report: dict[str, Any]) -> dict[str, str]:
     return {one["id"]: one["outcome"] for one in report["tests"]}
 
 
+@pytest.mark.slow
 def test_tester_tells_flaky_from_failed_by_running_it_once_more(tree: Path, do: Any) -> None:
     report = do("tester", {"root": "proj", "tests": ["test_a.py"]})
     assert _outcomes(report) == {

@@ -134,6 +134,7 @@ async def test_agent_waits_for_an_owner(place, connect_bus, monkeypatch):
             await live.attached.wait()
 
 
+@pytest.mark.slow
 async def test_ten_lines_are_a_program(owner, place, tmp_path):
     program = tmp_path / "program.py"
     program.write_text(
