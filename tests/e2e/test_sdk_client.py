@@ -102,6 +102,7 @@ async def test_manager_deploys_calls_looks_after_and_shuts_down(lab: RunningMesh
             await other.get_server_health(again)
 
 
+@pytest.mark.slow
 async def test_server_that_does_not_come_up_is_said_and_leaves_nothing() -> None:
     async with Manager({"connection_timeout": 8}) as manager:
         with pytest.raises(MeshCallError) as failed:

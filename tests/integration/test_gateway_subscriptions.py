@@ -451,6 +451,7 @@ async def test_subscriptions_are_promised_where_a_visible_server_takes_them(
     assert found["resources"] == {"listChanged": True}
 
 
+@pytest.mark.slow
 async def test_a_thousand_listeners_are_told_by_one_subscription(
     around: Surroundings, notes: Watched, connect_bus
 ) -> None:

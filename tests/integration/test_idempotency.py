@@ -231,6 +231,7 @@ async def test_a_large_result_is_kept_too(mesh: Mesh) -> None:
     assert len(mesh.target.runs) == 1
 
 
+@pytest.mark.slow
 async def test_a_dead_runner_makes_the_repeat_an_error_and_no_second_call(mesh: Mesh) -> None:
     call = asyncio.create_task(mesh.call("wait", timeout_s=2))
     await eventually(lambda: bool(mesh.target.runs), timeout_s=3, what="the first call")

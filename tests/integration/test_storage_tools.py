@@ -200,6 +200,7 @@ async def test_events_are_sent_read_and_waited_for(mesh: StorageMesh) -> None:
     assert found[-1]["topic"] in {"other", "later"}
 
 
+@pytest.mark.slow
 async def test_live_subscription_gives_each_event_on_the_stream_of_its_call(
     mesh: StorageMesh,
 ) -> None:

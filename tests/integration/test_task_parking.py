@@ -86,6 +86,7 @@ async def test_a_task_waits_for_people_longer_than_an_ordinary_call(start) -> No
         assert rig.parked == 0
 
 
+@pytest.mark.slow
 async def test_a_parked_call_ends_with_the_time_of_its_task(start) -> None:
     async with start(ttl_s=300) as rig:
         ann = Submitter(rig)

@@ -43,6 +43,7 @@ async def test_next_life_comes_when_a_start_fails_in_an_unforeseen_way(
         await hosted.close(at_once=True)
 
 
+@pytest.mark.slow
 async def test_last_words_of_a_child_are_kept_while_it_waits_for_its_next_life(rig) -> None:
     words = "import sys; sys.stderr.write('no database\\nat all'); sys.exit(3)"
     definition = ServerDefinition(name="mute", command=sys.executable, args=("-c", words))

@@ -413,6 +413,7 @@ async def test_client_that_is_not_open_says_so(rig: Any) -> None:
         await client.list_tools()
 
 
+@pytest.mark.slow
 async def test_closing_a_client_fails_what_is_in_flight(rig: Any, soon: Any) -> None:
     await with_echo(rig.around)
     await listed(rig)
