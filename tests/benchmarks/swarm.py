@@ -112,7 +112,7 @@ async def _swarm(caller: Caller, agents: str) -> str:
 
 
 def _fanned(steps: int) -> dict[str, object]:
-    phase = {"name": "steps", "fanout": {"items": list(range(steps))}, "aggregate": "first_success"}
+    phase = {"name": "steps", "fanout": {"items": list(range(steps))}}
     return {
         "description": "steps",
         "parallelism": AGENTS,

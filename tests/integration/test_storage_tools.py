@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import msgspec
+import pytest
 import pytest_asyncio
 from tests.integration.storage_rig import ACME, STORING, StorageMesh, storage_mesh
 
