@@ -7,7 +7,8 @@ import pytest
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
-from tool_runner.core.toolbox import ToolResult, ToolSpec, success
+from mcp_proto.tool_spec import ToolSpec
+from tool_runner.core.toolbox import ToolResult, success
 from tool_runner.server_types.tool_server import ServedTool, ToolServer
 from tool_runner.upstreams.upstream import Request
 

@@ -1,5 +1,6 @@
 """The tools about agents as they are listed."""
 
+from mcp_proto.tool_spec import ToolSpec
 from swarm_coordinator.handlers.schemas import (
     AGENT_CONFIG,
     CAPABILITIES,
@@ -12,7 +13,6 @@ from swarm_coordinator.handlers.schemas import (
     text,
     whole,
 )
-from swarm_coordinator.handlers.toolset import ToolSpec
 
 __all__ = [
     "AGENT_LIST",

@@ -1,6 +1,7 @@
 """The tools about memory as they are listed."""
 
 from mcp_proto.limits import CURSOR_CHARS_MAX
+from mcp_proto.tool_spec import ToolSpec
 from swarm_coordinator.handlers.schemas import (
     CURSOR,
     LIMIT,
@@ -12,7 +13,6 @@ from swarm_coordinator.handlers.schemas import (
     text,
     whole,
 )
-from swarm_coordinator.handlers.toolset import ToolSpec
 from swarm_coordinator.store.memory import KEY_CHARS_MAX, NAMESPACE_CHARS_MAX, TTL_MAX_S
 
 __all__ = ["MEMORY_DELETE", "MEMORY_LIST", "MEMORY_RETRIEVE", "MEMORY_STORE", "NAMESPACE"]

@@ -1,5 +1,6 @@
 """The tools about swarms as they are listed."""
 
+from mcp_proto.tool_spec import ToolSpec
 from swarm_coordinator.handlers.schemas import (
     AGENT_CONFIG,
     CAPABILITIES,
@@ -17,7 +18,6 @@ from swarm_coordinator.handlers.schemas import (
     text,
     whole,
 )
-from swarm_coordinator.handlers.toolset import ToolSpec
 
 __all__ = ["SWARM_DESTROY", "SWARM_INIT", "SWARM_LIST", "SWARM_STATUS"]
 

@@ -1,5 +1,6 @@
 """The tools about tasks as they are listed."""
 
+from mcp_proto.tool_spec import ToolSpec
 from swarm_coordinator.handlers.schemas import (
     AGGREGATE,
     CAPABILITIES,
@@ -17,7 +18,6 @@ from swarm_coordinator.handlers.schemas import (
     text,
     whole,
 )
-from swarm_coordinator.handlers.toolset import ToolSpec
 
 __all__ = ["TASK_CANCEL", "TASK_LIST", "TASK_ORCHESTRATE", "TASK_RESULT", "TASK_STATUS"]
 

@@ -9,10 +9,10 @@ from collections.abc import Awaitable, Callable, Mapping
 
 import msgspec
 
-from mcp_proto.contracts.registry import CatalogTool
+from mcp_proto.tool_spec import ToolSpec
 from swarm_coordinator.handlers.ports import Caller, Owner, Swarms
 
-__all__ = ["Answer", "AnywhereHandler", "FailedTask", "OwnerHandler", "Tool", "ToolSpec"]
+__all__ = ["Answer", "AnywhereHandler", "FailedTask", "OwnerHandler", "Tool"]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -47,56 +47,6 @@ Raises ``Refusal`` (an ``isError`` result) or ``MeshError``.
 """
 AnywhereHandler = Callable[[Swarms, Caller, msgspec.Raw], Awaitable[Answer]]
 """The same for a tool that means no swarm that exists."""
-
-
-class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool as it is listed.
-
-    Attributes:
-        name: bare name.
-        title: for people.
-        description: for models: what it does, what it returns, its limits.
-        input_schema: JSON Schema 2020-12 with root type object.
-        output_schema: of ``structuredContent`` of an answer that is no error.
-        permission: a caller needs; "" = the tool rules alone decide.
-        read_only: changes nothing.
-        destructive: may overwrite or end something.
-        idempotent: repeating it with the same arguments changes nothing more.
-        open_world: its effects may leave the mesh.
-    """
-
-    name: str
-    title: str
-    description: str
-    input_schema: Mapping[str, object]
-    output_schema: Mapping[str, object]
-    permission: str = ""
-    read_only: bool = False
-    destructive: bool = False
-    idempotent: bool = False
-    open_world: bool = False
-
-    def catalog_tool(self) -> CatalogTool:
-        """The entry of the catalogue."""
-        definition: dict[str, object] = {
-            "name": self.name,
-            "title": self.title,
-            "description": self.description,
-            "inputSchema": self.input_schema,
-            "outputSchema": self.output_schema,
-            "annotations": {
-                "title": self.title,
-                "readOnlyHint": self.read_only,
-                "destructiveHint": self.destructive,
-                "idempotentHint": self.idempotent,
-                "openWorldHint": self.open_world,
-            },
-        }
-        return CatalogTool(
-            name=self.name,
-            definition=msgspec.Raw(msgspec.json.encode(definition)),
-            permission=self.permission,
-        )
 
 
 class Tool(msgspec.Struct, frozen=True):

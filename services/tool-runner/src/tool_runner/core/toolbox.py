@@ -12,66 +12,17 @@ from typing import Protocol, cast
 import jsonschema_rs
 import msgspec
 
-from mcp_proto.contracts.registry import CatalogTool
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.members import TooManyMembersError, pairs
+from mcp_proto.tool_spec import ToolSpec
 from mcp_proto.types.content import AudioContent, EmbeddedResource, ImageContent, ResourceLink
 
-__all__ = ["Block", "ToolResult", "ToolSpec", "Toolbox", "failure", "success", "told"]
+__all__ = ["Block", "ToolResult", "Toolbox", "failure", "success", "told"]
 
 _LARGE_BYTES = 256 * 1024
 PROBLEM_CHARS_MAX = 400
 """Longest text about a failed check: the validator quotes the offending value in full."""
 _EMPTY = b"{}"
-
-
-class ToolSpec(msgspec.Struct, frozen=True, kw_only=True):
-    """One tool as it is listed.
-
-    Attributes:
-        name: bare name, unique among all native tools.
-        title: for people.
-        description: for models; what it does, what it returns, its limits.
-        input_schema: JSON Schema 2020-12 with root type object.
-        output_schema: schema of ``structuredContent``; None = it promises none.
-        permission: permission a caller needs; "" = the tool rules alone decide.
-        read_only: changes nothing. ``destructive``: may overwrite or delete.
-        idempotent: repeating it with the same arguments changes nothing more.
-        open_world: it reaches things outside the mesh.
-    """
-
-    name: str
-    title: str
-    description: str
-    input_schema: Mapping[str, object]
-    output_schema: Mapping[str, object] | None = None
-    permission: str = ""
-    read_only: bool = False
-    destructive: bool = False
-    idempotent: bool = False
-    open_world: bool = False
-
-    def catalog_tool(self) -> CatalogTool:
-        """The entry of the catalogue."""
-        definition: dict[str, object] = {
-            "name": self.name,
-            "title": self.title,
-            "description": self.description,
-            "inputSchema": self.input_schema,
-            **({} if self.output_schema is None else {"outputSchema": self.output_schema}),
-            "annotations": {
-                "title": self.title,
-                "readOnlyHint": self.read_only,
-                "destructiveHint": self.destructive,
-                "idempotentHint": self.idempotent,
-                "openWorldHint": self.open_world,
-            },
-        }
-        return CatalogTool(
-            name=self.name,
-            definition=msgspec.Raw(msgspec.json.encode(definition)),
-            permission=self.permission,
-        )
 
 
 class _Text(msgspec.Struct, frozen=True, tag="text", tag_field="type"):

@@ -20,10 +20,11 @@ from mcp_proto.codec import encode
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.server_types import settings_of
 from mcp_proto.server_types.command import CommandSettings, CommandTool
+from mcp_proto.tool_spec import ToolSpec
 from mesh_chassis.children import Child, ChildLimits, Children
 from tool_runner.core.command_lines import RefusedValueError, command_line, standard_input
 from tool_runner.core.promises import Promise
-from tool_runner.core.toolbox import Toolbox, ToolResult, ToolSpec, failure, success, told
+from tool_runner.core.toolbox import Toolbox, ToolResult, failure, success, told
 from tool_runner.server_types.tool_server import ServedTool, ToolServer
 from tool_runner.upstreams.programs import Reading, Said, environment_of, follow
 from tool_runner.upstreams.upstream import Request

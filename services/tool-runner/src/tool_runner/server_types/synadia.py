@@ -23,10 +23,11 @@ from mcp_proto.members import pick
 from mcp_proto.server_types import settings_of
 from mcp_proto.server_types.synadia import SynadiaSettings
 from mcp_proto.subjects import PLATFORM
+from mcp_proto.tool_spec import ToolSpec
 from mcp_proto.types.content import EmbeddedResource
 from mesh_chassis.bus.connection import Bus, Msg, Subscription
 from mesh_chassis.tasks import Tasks
-from tool_runner.core.toolbox import Block, ToolResult, ToolSpec, failure, told
+from tool_runner.core.toolbox import Block, ToolResult, failure, told
 from tool_runner.server_types.tool_server import ServedTool, ToolServer
 from tool_runner.upstreams.factory import NetworkSettings
 from tool_runner.upstreams.upstream import Listener, Request

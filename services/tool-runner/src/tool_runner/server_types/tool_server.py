@@ -14,7 +14,8 @@ from mcp_proto.asked import TOOLS_CALL
 from mcp_proto.codec import decode_as, pick
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError, Outcome
-from tool_runner.core.toolbox import Toolbox, ToolResult, ToolSpec, failure
+from mcp_proto.tool_spec import ToolSpec
+from tool_runner.core.toolbox import Toolbox, ToolResult, failure
 from tool_runner.upstreams.http_failures import failed
 from tool_runner.upstreams.upstream import Offer, Request
 

@@ -9,7 +9,8 @@ from typing import Any, TypeVar
 
 import msgspec
 
-from tool_runner.core.toolbox import ToolResult, ToolSpec, failure, success
+from mcp_proto.tool_spec import ToolSpec
+from tool_runner.core.toolbox import ToolResult, failure, success
 from tool_runner.server_types.tool_server import ServedTool
 from tool_runner.upstreams.upstream import Request
 

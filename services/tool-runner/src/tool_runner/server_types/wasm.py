@@ -16,8 +16,9 @@ import msgspec
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.server_types import settings_of
 from mcp_proto.server_types.wasm import WasmSettings, WasmTool
+from mcp_proto.tool_spec import ToolSpec
 from tool_runner.core.promises import Promise
-from tool_runner.core.toolbox import Toolbox, ToolResult, ToolSpec, failure, success
+from tool_runner.core.toolbox import Toolbox, ToolResult, failure, success
 from tool_runner.server_types.tool_server import ServedTool, ToolServer
 from tool_runner.upstreams.upstream import Request
 

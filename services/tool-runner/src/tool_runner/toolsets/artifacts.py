@@ -11,6 +11,7 @@ import msgspec
 
 from mcp_proto.codec import encode
 from mcp_proto.errors import ErrorKind, MeshError
+from mcp_proto.tool_spec import ToolSpec
 from mcp_proto.types.content import AudioContent, EmbeddedResource, ImageContent, ResourceLink
 from tool_runner.core.media_types import (
     OCTETS,
@@ -21,7 +22,7 @@ from tool_runner.core.media_types import (
     media_type_problem,
 )
 from tool_runner.core.store_uris import ARTIFACTS_ROOT, uri_of
-from tool_runner.core.toolbox import Block, ToolResult, ToolSpec, failure, success, told
+from tool_runner.core.toolbox import Block, ToolResult, failure, success, told
 from tool_runner.drivers.chunks import once
 from tool_runner.drivers.storage import ARTIFACT_BYTES_MAX, Artifact, ArtifactStore
 from tool_runner.toolsets.artifact_resources import ArtifactResources

@@ -2,7 +2,8 @@
 
 import msgspec
 
-from tool_runner.core.toolbox import ToolResult, ToolSpec, success
+from mcp_proto.tool_spec import ToolSpec
+from tool_runner.core.toolbox import ToolResult, success
 from tool_runner.toolsets.toolset import Tool, Toolset
 
 __all__ = ["toolset"]

@@ -11,8 +11,9 @@ import msgspec
 from mcp_proto.codec import encode, encode_notification, pick
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import TOPIC_CHARS_MAX
+from mcp_proto.tool_spec import ToolSpec
 from tool_runner.core.store_uris import EVENTS_ROOT, is_canonical, uri_of, wanted_of
-from tool_runner.core.toolbox import ToolResult, ToolSpec, failure, success
+from tool_runner.core.toolbox import ToolResult, failure, success
 from tool_runner.drivers.storage import EVENT_BYTES_MAX, Event, EventPage, EventStore
 from tool_runner.toolsets.schemas import LIST_DEFAULT, limit, obj
 from tool_runner.toolsets.toolset import Tool, Toolset, Watched

@@ -7,7 +7,8 @@ import msgspec
 
 from mcp_proto.codec import encode
 from mcp_proto.errors import MeshError
-from tool_runner.core.toolbox import ToolResult, ToolSpec, failure, success
+from mcp_proto.tool_spec import ToolSpec
+from tool_runner.core.toolbox import ToolResult, failure, success
 from tool_runner.drivers.storage import VALUE_BYTES_MAX, Storage
 from tool_runner.toolsets.schemas import CURSOR, LIST_DEFAULT, full_or_raise, limit, obj
 from tool_runner.toolsets.toolset import Tool, Toolset

@@ -7,7 +7,8 @@ import msgspec
 
 from mcp_proto.contracts.registry import Catalog
 from mcp_proto.subjects import PLATFORM
-from tool_runner.core.toolbox import ToolResult, ToolSpec
+from mcp_proto.tool_spec import ToolSpec
+from tool_runner.core.toolbox import ToolResult
 from tool_runner.upstreams.upstream import Request
 
 __all__ = ["AskedHandler", "Resources", "Tell", "Tool", "ToolHandler", "Toolset", "Watched"]

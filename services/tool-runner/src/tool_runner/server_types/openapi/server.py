@@ -18,8 +18,9 @@ from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.server_definitions import redacted_url, url_problem
 from mcp_proto.server_types import settings_of
 from mcp_proto.server_types.openapi import OpenApiSettings
+from mcp_proto.tool_spec import ToolSpec
 from tool_runner.core.promises import Promise
-from tool_runner.core.toolbox import Toolbox, ToolResult, ToolSpec, failure
+from tool_runner.core.toolbox import Toolbox, ToolResult, failure
 from tool_runner.server_types.openapi.answers import Answer, result_of
 from tool_runner.server_types.openapi.credentials import Credentials
 from tool_runner.server_types.openapi.document import (
