@@ -90,6 +90,11 @@ def test_commands_of_the_readme_run_as_they_are(mesh: RunningMesh) -> None:
             assert "Traceback" not in said, said
         else:
             assert ran.returncode == 0, said
+        if "/tools/" in typed and typed.startswith("curl"):
+            # curl ends with 0 whatever the answer says.
+            answer = json.loads(ran.stdout)
+            assert "content" in answer, said
+            assert not answer.get("isError"), said
     mesh.mesh("server", "remove", "git", check=False)
 
 
