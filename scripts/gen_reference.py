@@ -19,6 +19,7 @@ import msgspec
 from msgspec import inspect as shapes
 
 from mcp_proto import broker_rights, buckets, errors, limits, subjects
+from mcp_proto.agent_runtimes import CommandEntry, FunctionEntry, ModelEntry, Reply
 from mcp_proto.contracts import Operation, registry, tenant_auth, virtuals
 from mcp_proto.contracts.registry import OAuthClient, ServerDefinition
 from mcp_proto.contracts.virtuals import (
@@ -34,7 +35,6 @@ from mesh_chassis.config import ENV_PREFIX
 from mesh_cli import user_file
 from mesh_cli.config_check.schema import schema as config_schema
 from mesh_cli.main import cli
-from mesh_cli.tables.agents import CommandTable, FunctionTable, ModelTable, ReplyTable
 from mesh_cli.tables.synadia import ExposeTable
 
 __all__ = ["FOLDER", "pages", "write"]
@@ -434,10 +434,10 @@ def _config() -> Iterator[str]:
         ("`[[virtual_servers.resources]]`", VirtualResource),
         ("`[[synadia.expose]]`", ExposeTable),
         ("`[[agents.known]]`", KnownAgent),
-        ("`[[agents.functions]]`", FunctionTable),
-        ("`[[agents.commands]]`", CommandTable),
-        ("`[[agents.models]]`", ModelTable),
-        ("`[[agents.models.replies]]`", ReplyTable),
+        ("`[[agents.functions]]`", FunctionEntry),
+        ("`[[agents.commands]]`", CommandEntry),
+        ("`[[agents.models]]`", ModelEntry),
+        ("`[[agents.models.replies]]`", Reply),
     ):
         yield from (f"## {title}", "", *_wrapped(_summary(struct)), "", *_keys(struct, ""), "")
 

@@ -9,8 +9,8 @@ import msgspec
 from libs.mesh_sdk.tests.swarm.rig import HOST, Owner, owning
 
 from mcp_proto import buckets
+from mcp_proto.agent_runtimes import CommandEntry, FunctionEntry
 from mesh_agents.config import AgentHostConfig, HostSection
-from mesh_agents.runtimes.settings import CommandEntry, FunctionEntry
 from mesh_agents.service import NAME, build
 from mesh_chassis.bucket import KV
 from mesh_chassis.bus.connection import Bus

@@ -14,8 +14,8 @@ from libs.mesh_agents.tests.rig import hosting
 from libs.mesh_sdk.tests.swarm.rig import DEMO
 
 from mcp_proto import subjects
+from mcp_proto.agent_runtimes import ModelEntry, Reply
 from mcp_proto.errors import ErrorKind, MeshError
-from mesh_agents.runtimes.settings import ModelEntry, Reply
 from mesh_chassis.bus.endpoint import Call, Endpoint
 from mesh_chassis.testing.conditions import eventually
 

@@ -5,8 +5,8 @@ from typing import Annotated
 import msgspec
 from msgspec import Meta
 
+from mcp_proto.agent_runtimes import CommandEntry, FunctionEntry, ModelEntry
 from mcp_proto.contracts.swarm import BEAT_S
-from mesh_agents.runtimes.settings import CommandEntry, FunctionEntry, ModelEntry
 from mesh_chassis.bus.settings import BusConfig
 from mesh_chassis.config import (
     ConfigError,

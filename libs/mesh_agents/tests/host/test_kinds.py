@@ -1,10 +1,11 @@
 import msgspec
 import pytest
 
+from mcp_proto.agent_runtimes import CommandEntry, FunctionEntry, ModelEntry
 from mesh_agents.config import AgentHostConfig, TypesSection
 from mesh_agents.contract import AgentType
 from mesh_agents.host.kinds import Kinds, RefusedError, SpawnConfig
-from mesh_agents.runtimes.settings import CommandEntry, FunctionEntry, ModelEntry, ModelSource
+from mesh_agents.runtimes.settings import ModelSource
 from mesh_chassis.config import ServiceSection
 
 BUILTIN = {

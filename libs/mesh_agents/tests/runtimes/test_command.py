@@ -1,11 +1,11 @@
 import msgspec
 import pytest
 
+from mcp_proto.agent_runtimes import CommandEntry
 from mcp_proto.server_types.command import parse
 from mesh_agents.contract import StepFailedError
 from mesh_agents.runtimes.command import command_line, load
 from mesh_agents.runtimes.loading import LoadError
-from mesh_agents.runtimes.settings import CommandEntry
 from mesh_agents.worker.frames import Init
 
 

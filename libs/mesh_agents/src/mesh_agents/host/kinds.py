@@ -7,11 +7,12 @@ from typing import cast
 
 import msgspec
 
+from mcp_proto.agent_runtimes import ModelEntry
 from mcp_proto.contracts.swarm import RuntimeKind
 from mcp_proto.jsonrpc import ABSENT
 from mesh_agents.config import AgentHostConfig
 from mesh_agents.contract import AgentType
-from mesh_agents.runtimes.settings import ModelEntry, ModelSource
+from mesh_agents.runtimes.settings import ModelSource
 from mesh_chassis.config import read_secret
 
 __all__ = ["Kind", "Kinds", "RefusedError", "SpawnConfig"]

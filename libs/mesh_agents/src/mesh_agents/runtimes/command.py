@@ -17,10 +17,10 @@ from typing import IO, Literal, cast
 
 import msgspec
 
+from mcp_proto.agent_runtimes import CommandEntry
 from mcp_proto.server_types.command import Piece, parse
 from mesh_agents.contract import AgentType, Json, StepFailedError, StepInput, StepOutput
 from mesh_agents.runtimes.loading import LoadError
-from mesh_agents.runtimes.settings import CommandEntry
 from mesh_agents.worker.frames import Init
 
 __all__ = ["command_line", "load"]

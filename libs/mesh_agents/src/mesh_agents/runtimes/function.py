@@ -7,9 +7,9 @@ from typing import cast
 
 import msgspec
 
+from mcp_proto.agent_runtimes import FunctionEntry
 from mesh_agents.contract import AgentType, Hear
 from mesh_agents.runtimes.loading import LoadError
-from mesh_agents.runtimes.settings import FunctionEntry
 from mesh_agents.worker.frames import Init
 from mesh_sdk.swarm.callables import Function, step_function
 

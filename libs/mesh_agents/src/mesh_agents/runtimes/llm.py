@@ -12,6 +12,7 @@ from typing import Literal, Protocol, cast
 
 import msgspec
 
+from mcp_proto.agent_runtimes import ModelEntry
 from mesh_agents.contract import AgentType, Json, StepFailedError, StepInput, StepOutput
 from mesh_agents.runtimes.loading import Loaded
 from mesh_agents.runtimes.models import (
@@ -25,7 +26,7 @@ from mesh_agents.runtimes.models import (
     Turn,
     as_object,
 )
-from mesh_agents.runtimes.settings import ModelEntry, ModelSource
+from mesh_agents.runtimes.settings import ModelSource
 from mesh_agents.worker.frames import Answered, Ask, Init
 
 __all__ = ["load"]

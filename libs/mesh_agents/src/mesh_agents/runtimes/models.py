@@ -13,8 +13,9 @@ from typing import Protocol, cast
 import aiohttp
 import msgspec
 
+from mcp_proto.agent_runtimes import ModelEntry
 from mesh_agents.contract import Json, StepFailedError
-from mesh_agents.runtimes.settings import ModelEntry, ModelSource
+from mesh_agents.runtimes.settings import ModelSource
 
 __all__ = [
     "AskSubmitterError",
