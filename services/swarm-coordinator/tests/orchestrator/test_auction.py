@@ -20,12 +20,14 @@ class Bidder:
     def __init__(self, bus: Bus, bid: Bid | None) -> None:
         self.asked: list[BidRequest] = []
         self._bid = bid
+        self.slow_s = 0.0
         self.endpoint = Endpoint(bus, subject=wire.bid_subject(), handler=self._answer)
 
     async def _answer(self, call: Call) -> bytes:
         self.asked.append(msgspec.json.decode(call.payload, type=BidRequest))
         if self._bid is None:
             await asyncio.sleep(60)
+        await asyncio.sleep(self.slow_s)
         return msgspec.json.encode(self._bid)
 
 
@@ -74,6 +76,16 @@ async def test_a_frozen_host_costs_an_auction_its_whole_time_and_no_more(
     took = asyncio.get_running_loop().time() - began
     assert [bid.host for bid in bids] == ["agent-host-1"]
     assert 0.14 <= took < 1.0
+
+
+async def test_an_auction_goes_on_until_the_first_bid_where_every_known_host_is_slow(
+    broker, connect_bus: ConnectBus, bidders
+) -> None:
+    bus = await connect_bus("swarm-coordinator", "swarm-1")
+    (slow,) = await bidders(Bid(host="agent-host-1", bid="a", free=0.2))
+    slow.slow_s = 0.4
+    bids = await Auction.hold(bus, REQUEST, {"agent-host-1", "agent-host-2"})
+    assert [bid.host for bid in bids] == ["agent-host-1"]
 
 
 async def test_an_auction_without_hosts_ends_at_once(broker, connect_bus: ConnectBus) -> None:

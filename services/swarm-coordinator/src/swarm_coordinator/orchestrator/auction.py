@@ -1,7 +1,8 @@
 """Auctions: who runs an agent? Every host answers the same request, and the freest one gets it.
 
 An auction ends as soon as every known host has answered, at the latest after 150 ms, so that one
-frozen host costs no more than that.
+frozen host costs no more than that. Where nobody has said a word by then although hosts live, it
+goes on until the first does: a busy machine is no machine without hosts.
 """
 
 import asyncio
@@ -22,7 +23,9 @@ from mesh_chassis.watch import Watch
 __all__ = ["AUCTION_S", "Auction", "Hosts"]
 
 AUCTION_S = 0.15
-"""Longest auction."""
+"""Longest auction in which anybody bids."""
+SILENCE_S = 2.0
+"""Longest wait for a first bid where hosts are known to live."""
 BIDS_MAX = 1_000
 """Bids that one auction looks at."""
 _bid = msgspec.json.Decoder(Bid)
@@ -91,12 +94,13 @@ class Hosts:
 class Auction(Waiter):
     """One auction. Use ``Auction.hold``."""
 
-    __slots__ = ("_awaited", "_done", "bids")
+    __slots__ = ("_awaited", "_done", "_over", "bids")
 
     def __init__(self, bus: Bus, awaited: set[str], timeout_s: float) -> None:
         mux = bus.link.mux
-        super().__init__(mux, wire.bid_subject(), mux.loop.time() + timeout_s)
+        super().__init__(mux, wire.bid_subject(), mux.loop.time() + timeout_s + SILENCE_S)
         self._awaited = set(awaited)
+        self._over = False
         self._done: asyncio.Future[None] = mux.loop.create_future()
         self.bids: list[Bid] = []
 
@@ -110,7 +114,7 @@ class Auction(Waiter):
             bus: connected.
             request: what is wanted.
             awaited: hosts whose answer ends the auction early.
-            timeout_s: longest wait.
+            timeout_s: longest wait for everybody; for somebody it is ``SILENCE_S`` longer.
 
         Returns:
             Offers, the freest host first, then refusals.
@@ -121,7 +125,7 @@ class Auction(Waiter):
         auction = cls(bus, awaited, timeout_s)
         reply = auction.mux.register(auction)
         # The mux looks after its waiters at intervals that are coarse beside 150 ms.
-        timer = auction.mux.loop.call_later(timeout_s, auction._end)
+        timer = auction.mux.loop.call_later(timeout_s, auction._close)
         try:
             await bus.publish(wire.bid_subject(), msgspec.json.encode(request), reply=reply)
             await auction._done
@@ -144,7 +148,7 @@ class Auction(Waiter):
         if len(self.bids) < BIDS_MAX and all(one.host != bid.host for one in self.bids):
             self.bids.append(bid)
         self._awaited.discard(bid.host)
-        if not self._awaited and self.bids:
+        if self.bids and (self._over or not self._awaited):
             self._end()
 
     def check(self, now: float) -> None:
@@ -154,6 +158,12 @@ class Auction(Waiter):
     def fail(self, error: MeshError) -> None:
         """The connection is lost."""
         self._end()
+
+    def _close(self) -> None:
+        """The time for everybody is over: end, unless somebody is there and nobody has spoken."""
+        self._over = True
+        if self.bids or not self._awaited:
+            self._end()
 
     def _end(self) -> None:
         if not self._done.done():

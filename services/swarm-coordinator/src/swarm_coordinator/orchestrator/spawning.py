@@ -84,12 +84,13 @@ class Spawner:
             node=self._node,
         )
         try:
-            bids = await Auction.hold(self._bus, request, self._hosts.bidders())
+            known = self._hosts.bidders()
+            bids = await Auction.hold(self._bus, request, known)
         except MeshError as error:
             return _refused("failed", error.message)
         offered = [bid for bid in bids if bid.bid and not bid.refused]
         if not offered:
-            return _nobody(agent, bids)
+            return _nobody(agent, bids, known)
         last = _refused("failed", "no host started it")
         for bid in offered[:OFFERS_TRIED_MAX]:
             last = await self._spawn(state, agent, wishes, bid)
@@ -136,9 +137,10 @@ def _refused(reason: str, message: str) -> Placed:
     return Placed(host="", spawned=Spawned(refused=reason, message=message))
 
 
-def _nobody(agent: AgentState, bids: list[Bid]) -> Placed:
+def _nobody(agent: AgentState, bids: list[Bid], known: set[str]) -> Placed:
     if not bids:
-        return _refused("no_runtime", "no agent host is running")
+        silent = f"none of {len(known)} agent hosts answered" if known else ""
+        return _refused("no_runtime", silent or "no agent host is running")
     # A host that knows the type and lacks something says more than one that does not know it.
     said = next((bid for bid in bids if bid.refused and bid.refused != "no_runtime"), bids[0])
     message = said.message
