@@ -145,6 +145,6 @@ def _nobody(agent: AgentState, bids: list[Bid], known: set[str]) -> Placed:
     said = next((bid for bid in bids if bid.refused and bid.refused != "no_runtime"), bids[0])
     message = said.message
     if said.refused == "no_runtime":
-        known = sorted({kind for bid in bids for kind in bid.types})
-        message = message or f"no host runs agents of type {agent.type}; known: {', '.join(known)}"
+        types = sorted({kind for bid in bids for kind in bid.types})
+        message = message or f"no host runs agents of type {agent.type}; known: {', '.join(types)}"
     return _refused(said.refused or "no_runtime", message)
