@@ -335,7 +335,7 @@ async def test_everything_comes_back_when_the_broker_lost_its_disk(
     one = catalog()
     await mesh.put(one)
     await broker.kill()
-    shutil.rmtree(tmp_path / "broker" / "jetstream")
+    shutil.rmtree(broker.store)
     await broker.start()
 
     async def known_again() -> bool:

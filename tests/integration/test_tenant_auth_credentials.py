@@ -443,7 +443,7 @@ async def test_development_goes_on_when_the_broker_lost_its_disk(
         # A ring that begins anew names its first key after the second.
         await eventually(lambda: gateway.server_now_ms() > old.created_ms + 1000)
         await broker.kill()
-        shutil.rmtree(tmp_path / "broker" / "jetstream")
+        shutil.rmtree(broker.store)
         await broker.start()
 
         async def same_again() -> bool:

@@ -198,7 +198,7 @@ async def test_token_works_again_when_the_broker_lost_its_disk(
 ) -> None:
     await auth.check(TOKEN)
     await broker.kill()
-    for file in sorted((tmp_path / "broker" / "jetstream").rglob("*"), reverse=True):
+    for file in sorted(broker.store.rglob("*"), reverse=True):
         file.rmdir() if file.is_dir() else file.unlink()
     await broker.start()
 

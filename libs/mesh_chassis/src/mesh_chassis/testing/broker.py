@@ -12,6 +12,7 @@ Stopped, killed and started again it keeps its port and its data, so that client
 
 import asyncio
 import os
+import shutil
 import socket
 import time
 from pathlib import Path
@@ -30,6 +31,7 @@ from mesh_chassis.broker_config import (
     write_seed,
 )
 from mesh_chassis.testing.broker_engine import ContainerEngine, Engine, ProcessEngine
+from mesh_chassis.testing.memory import memory_folder
 
 __all__ = ["Broker"]
 
@@ -64,10 +66,16 @@ class Broker:
     Args:
         directory: where configuration, data, log and seeds go; made if absent.
         file_max_bytes: size of the store; small ones are full soon. None = as shipped.
+        in_memory: keep the data in memory where there is room (``memory_folder``), until
+            ``remove_store``.
     """
 
-    def __init__(self, directory: Path, *, file_max_bytes: int | None = None) -> None:
+    def __init__(
+        self, directory: Path, *, file_max_bytes: int | None = None, in_memory: bool = False
+    ) -> None:
         self._directory = directory
+        contained = os.environ.get("MESH_TEST_DOCKER") == "1"
+        self._memory = memory_folder() if in_memory and not contained else None
         self._file_max_bytes = file_max_bytes
         self._users: dict[tuple[str, str], BrokerUser] = {}
         self._port = -1
@@ -88,6 +96,11 @@ class Broker:
     def pid(self) -> int | None:
         """Process id of the server, when it is a process of ours that runs."""
         return self._engine.pid if self._engine else None
+
+    @property
+    def store(self) -> Path:
+        """Folder of the data."""
+        return (self._memory or self._directory) / "jetstream"
 
     @property
     def log(self) -> str:
@@ -164,6 +177,11 @@ class Broker:
             engine, self._engine = self._engine, None
             engine.stop()
 
+    def remove_store(self) -> None:
+        """Remove what is kept in memory; the broker is stopped."""
+        if self._memory is not None:
+            shutil.rmtree(self._memory, ignore_errors=True)
+
     def _running(self) -> Engine:
         if self._external:
             import pytest  # noqa: PLC0415 - this module is usable outside pytest
@@ -195,7 +213,7 @@ class Broker:
 
     def _write_config(self) -> None:
         settings = BrokerSettings(
-            store_dir=str(self._directory / "jetstream"),
+            store_dir=str(self.store),
             port=self._port,
             ports_dir=str(self._directory),
             server_name="mesh-test",

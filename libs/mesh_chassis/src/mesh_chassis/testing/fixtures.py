@@ -57,17 +57,20 @@ async def _async_leak_check() -> AsyncIterator[None]:
 @pytest_asyncio.fixture
 async def broker(tmp_path: Path) -> AsyncIterator[Broker]:
     """A broker for this test alone."""
-    async with Broker(tmp_path / "broker") as running:
+    made = Broker(tmp_path / "broker", in_memory=True)
+    async with made as running:
         yield running
+    made.remove_store()
 
 
 @pytest.fixture(scope="session")
 def shared_broker(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Broker]:
     """A broker for the whole run; do not stop it."""
-    shared = Broker(tmp_path_factory.mktemp("shared-broker"))
+    shared = Broker(tmp_path_factory.mktemp("shared-broker"), in_memory=True)
     shared.start_blocking()
     yield shared
     shared.stop_blocking()
+    shared.remove_store()
 
 
 def bus_config(broker: Broker, service: str, instance: str) -> "BusConfig":
