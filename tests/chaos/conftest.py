@@ -9,7 +9,7 @@ import pytest
 import pytest_asyncio
 from nats.aio.client import Client
 from tests.conftest import LAB, run
-from tests.e2e.running_mesh import RunningMesh
+from tests.e2e.running_mesh import AS_SHIPPED, RunningMesh
 
 CONFIG = f"""
 [[mcp_servers]]
@@ -32,7 +32,8 @@ def mesh_pair(
     config = CONFIG.format(count=room / "counted")
     if getattr(request.module, "NEEDS_KEYS", False):
         config = CLOSED + config
-    yield from run(RunningMesh(room, "--gateways", "2", "--runners", "2", config=config))
+    two = ("--gateways", "2", "--runners", "2")
+    yield from run(RunningMesh(room, *two, config=config, env=AS_SHIPPED))
 
 
 @pytest_asyncio.fixture

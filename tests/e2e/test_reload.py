@@ -11,7 +11,7 @@ from pathlib import Path
 
 import httpx
 import pytest
-from tests.e2e.running_mesh import RunningMesh
+from tests.e2e.running_mesh import AS_SHIPPED, RunningMesh
 
 from mesh_chassis.testing.conditions import eventually
 
@@ -34,7 +34,8 @@ LAB_ALONE = server("lab")
 @pytest.fixture(scope="module")
 def running(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
     room = tmp_path_factory.mktemp("reload") / "room"
-    running = RunningMesh(room, "--gateways", "2", "--runners", "2", config=LAB_ALONE)
+    two = ("--gateways", "2", "--runners", "2")
+    running = RunningMesh(room, *two, config=LAB_ALONE, env=AS_SHIPPED)
     running.start()
     yield running
     assert running.stop() == 0
