@@ -20,12 +20,13 @@ from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis import reaper
 from mesh_chassis.reaper import MARKER, Frames
 
-__all__ = ["SPAWN_TIMEOUT_S", "Child", "ChildLimits", "Children"]
+__all__ = ["SPAWN_TIMEOUT_S", "Cell", "Child", "ChildLimits", "Children"]
 
 SPAWN_TIMEOUT_S = 5.0
 """Longest wait for the reaper to start a program; forking takes about a millisecond."""
 REAPER_EXIT_S = 5.0
 _READ_BYTES = 65536
+_SIGNALS_MAX = 64
 
 
 class ChildLimits(msgspec.Struct, frozen=True, kw_only=True):
@@ -36,18 +37,48 @@ class ChildLimits(msgspec.Struct, frozen=True, kw_only=True):
             reserve far more than they use.
         files: open descriptors.
         processes: processes of the user, so only useful where the service has a user of its own.
+        data_bytes: what each process can write to in memory (``RLIMIT_DATA``); what is only
+            reserved does not count.
+        file_bytes: largest file it can write; there are no core files then either.
     """
 
     memory_bytes: int = 0
     files: int = 1024
     processes: int = 0
+    data_bytes: int = 0
+    file_bytes: int = 0
+
+
+class Cell(msgspec.Struct, frozen=True, kw_only=True):
+    """What a child is put into before its program runs (``sandbox.stage``).
+
+    Attributes:
+        descriptors: files it gets open as 3, 4, …; closed here in any case.
+        groups: control groups that it enters; the reaper removes them after its end.
+        uid: real uid and gid that it has from then on; 0 = the service's. Only for root.
+        sources: with a uid: paths that are opened with the service's rights, and are then below
+            ``sandbox.stage.place()`` as 0, 1, 2, ….
+        relays: the program runs another one and reports its end by signal N as 128 + N.
+    """
+
+    descriptors: tuple[int, ...] = ()
+    groups: tuple[str, ...] = ()
+    uid: int = 0
+    sources: tuple[str, ...] = ()
+    relays: bool = False
 
 
 class Child:
-    """One started program: its pipes and its end. Owned by whoever called ``Children.spawn``."""
+    """One started program: its pipes and its end. Owned by whoever called ``Children.spawn``.
 
-    def __init__(self, key: str, marker: str, program: str) -> None:
+    Attributes:
+        killed_for_memory: after its end, how many processes its control group lost that way.
+    """
+
+    def __init__(self, key: str, marker: str, program: str, *, relays: bool = False) -> None:
         self.key = key
+        self.killed_for_memory = 0
+        self._relays = relays
         self.program = program
         self.marker = marker
         self.pid = 0
@@ -60,6 +91,8 @@ class Child:
 
     def exit_now(self, status: int) -> None:
         """Record the end, once."""
+        if self._relays and 128 < status <= 128 + _SIGNALS_MAX:
+            status = 128 - status
         if not self.exited.done():
             self.exited.set_result(status)
         if not self.started.done():
@@ -96,6 +129,7 @@ class Children:
         cwd: str = "",
         limits: ChildLimits | None = None,
         stdin: int = -1,
+        cell: Cell | None = None,
     ) -> Child:
         """Start a program in a session of its own; never through a shell.
 
@@ -106,23 +140,26 @@ class Children:
             limits: resource limits.
             stdin: descriptor to give it as its standard input, closed here in any case; -1 = a
                 pipe is made.
+            cell: what it is put into.
 
         Raises:
             MeshError: ``upstream`` (not executed) with the reason the system gave.
         """
-        caps = limits or ChildLimits()
+        caps, walls = limits or ChildLimits(), cell or Cell()
         self._number += 1
-        child = Child(f"{self._number}", f"{self._name}-{self._number}", argv[0])
+        marker = f"{self._name}-{self._number}"
+        child = Child(f"{self._number}", marker, argv[0], relays=walls.relays)
         marked = {**env, MARKER: child.marker}
         theirs = [stdin] if stdin >= 0 else []
+        closing = [*theirs, *walls.descriptors]
         try:
-            frame = _spawn_frame(child.key, argv, marked, cwd, caps)
+            frame = _spawn_frame(child.key, argv, marked, cwd, caps, walls)
             async with self._lock:
                 sock = self._sock or await self._start_reaper()
-            _open_pipes(child, theirs)
+            _open_pipes(child, theirs, closing)
             self._children[child.key] = child
             # A socket pair with room for one command line: writing does not block.
-            if socket.send_fds(sock, [frame], theirs) < len(frame):
+            if socket.send_fds(sock, [frame], [*theirs, *walls.descriptors]) < len(frame):
                 # Half a frame: what follows would be read as its rest, so begin anew.
                 self._lost()
             async with asyncio.timeout(SPAWN_TIMEOUT_S):
@@ -133,7 +170,7 @@ class Children:
                 raise _failed("the child process could not be started") from error
             raise
         finally:
-            for fd in theirs:
+            for fd in closing:
                 os.close(fd)
         return child
 
@@ -219,6 +256,7 @@ class Children:
                 child.started.set_exception(_failed(f"cannot start the program: {reason}"))
             self._end(child, 127)
         elif verb == b"exited":
+            child.killed_for_memory = int(frame[3])
             self._end(child, int(frame[2]))
 
     def _lost(self) -> None:
@@ -250,23 +288,35 @@ def _failed(reason: str) -> MeshError:
     return MeshError(ErrorKind.UPSTREAM, reason, outcome=Outcome.NOT_EXECUTED)
 
 
-def _open_pipes(child: Child, theirs: list[int]) -> None:
-    """Make the pipes; ``theirs`` gets the ends of the child, also when one cannot be made."""
+def _open_pipes(child: Child, theirs: list[int], closing: list[int]) -> None:
+    """Make the pipes; ``theirs`` and ``closing`` get the ends of the child, whatever happens."""
+
+    def given(fd: int) -> None:
+        theirs.append(fd)
+        closing.append(fd)
+
     if not theirs:
         stdin, child.stdin = os.pipe()
-        theirs.append(stdin)
+        given(stdin)
     child.stdout, stdout = os.pipe()
-    theirs.append(stdout)
+    given(stdout)
     child.stderr, stderr = os.pipe()
-    theirs.append(stderr)
+    given(stderr)
 
 
 def _spawn_frame(
-    key: str, argv: Sequence[str], env: Mapping[str, str], cwd: str, limits: ChildLimits
+    key: str,
+    argv: Sequence[str],
+    env: Mapping[str, str],
+    cwd: str,
+    limits: ChildLimits,
+    cell: Cell,
 ) -> bytes:
-    caps = f"{limits.memory_bytes},{limits.files},{limits.processes}"
-    fields = ["spawn", key, cwd, caps, str(len(argv)), *argv, str(len(env))]
-    fields += [f"{name}={value}" for name, value in env.items()]
+    caps = ",".join(str(value) for value in msgspec.structs.astuple(limits))
+    fields = ["spawn", key, cwd, caps, str(cell.uid), str(3 + len(cell.descriptors))]
+    variables = [f"{name}={value}" for name, value in env.items()]
+    for several in (cell.groups, cell.sources, argv, variables):
+        fields += [str(len(several)), *several]
     try:
         return Frames.pack(*(os.fsencode(field) for field in fields))
     except (ValueError, UnicodeEncodeError) as error:

@@ -14,12 +14,14 @@ namespace (needs rights), one watchdog per child (one interpreter each).
 
 Run as a script with the number of the socket. Frames: 4 bytes length, then fields joined by NUL.
 
-    > spawn id cwd limits argc arg… envc K=V…   with three descriptors: stdin, stdout, stderr
+    > spawn id cwd limits uid descriptors groupc group… sourcec source… argc arg… envc K=V…
+      with descriptors: stdin, stdout, stderr and those that follow them as 3, 4, …
     > kill id grace_ms
-    < started id pid | failed id reason | exited id status
+    < started id pid | failed id reason | exited id status killed-for-memory
 """
 
 import ctypes
+import fcntl
 import os
 import resource
 import select
@@ -27,6 +29,7 @@ import signal
 import socket
 import sys
 import time
+from types import ModuleType
 
 __all__ = ["MARKER", "Frames", "kill_marked", "main"]
 
@@ -38,7 +41,16 @@ _PR_SET_PDEATHSIG = 1
 _PR_SET_CHILD_SUBREAPER = 36
 _SWEEP_ROUNDS = 200  # a process that forks while it is killed needs more than one round
 _SWEEP_PAUSE_S = 0.002
-_LIMITS = (resource.RLIMIT_AS, resource.RLIMIT_NOFILE, resource.RLIMIT_NPROC)
+_LIMITS = (
+    resource.RLIMIT_AS,
+    resource.RLIMIT_NOFILE,
+    resource.RLIMIT_NPROC,
+    resource.RLIMIT_DATA,
+    resource.RLIMIT_FSIZE,
+)
+_NO_CORE = 4  # the place of RLIMIT_FSIZE: who has a bound on files leaves no image of itself either
+_REMOVE_ROUNDS = 100
+_VSIZE = 20  # place of the address space's size after the state
 
 
 class Frames:
@@ -88,22 +100,36 @@ def _table() -> dict[int, tuple[int, int, int]]:
     table: dict[int, tuple[int, int, int]] = {}
     for name in os.listdir("/proc"):  # noqa: PTH208 - pathlib would double the interpreter's size
         if name.isdigit():
-            try:
-                with open(f"/proc/{name}/stat", "rb") as file:  # noqa: PTH123
-                    fields = file.read().rpartition(b")")[2].split()
-            except OSError:
-                continue
-            if fields[0] not in {b"Z", b"X"}:
+            fields = _stat(int(name))
+            if fields and fields[0] not in {b"Z", b"X"}:
                 table[int(name)] = (int(fields[1]), int(fields[2]), int(fields[3]))
     return table
 
 
-def _is_marked(pid: int, marker: bytes) -> bool:
+def _stat(pid: int) -> list[bytes]:
+    """What the kernel says of a process, from its state on; empty = it is gone."""
+    try:
+        with open(f"/proc/{pid}/stat", "rb") as file:  # noqa: PTH123
+            return file.read().rpartition(b")")[2].split()
+    except OSError:
+        return []
+
+
+def _is_marked(pid: int, marker: bytes, *, ours: bool) -> bool:
+    """Whether a process belongs to a child, or is an orphan of ours (``ours``) that is ending.
+
+    One that is ending has no memory any more and so no environment to be known by. If it is the
+    first process of a pid namespace it waits for all others there, and so must we.
+    """
     try:
         with open(f"/proc/{pid}/environ", "rb") as file:  # noqa: PTH123
-            return marker in file.read().split(b"\0")
+            said = file.read()
     except OSError:
-        return False
+        said = b""  # newer kernels refuse to open it when there is no memory
+    if said or not ours:
+        return marker in said.split(b"\0")
+    fields = _stat(pid)
+    return bool(fields) and fields[0] not in {b"Z", b"X"} and fields[_VSIZE] == b"0"
 
 
 def _victims(table: dict[int, tuple[int, int, int]], root: int, marker: bytes) -> set[int]:
@@ -111,8 +137,9 @@ def _victims(table: dict[int, tuple[int, int, int]], root: int, marker: bytes) -
     me = os.getpid()
     found = {
         pid
-        for pid, (_, group, session) in table.items()
-        if root in {pid, group, session} or (pid != me and _is_marked(pid, marker))
+        for pid, (parent, group, session) in table.items()
+        if root in {pid, group, session}
+        or (pid != me and _is_marked(pid, marker, ours=parent == me))
     }
     grown = True
     while grown:
@@ -163,13 +190,40 @@ def kill_marked(root: int, marker: str) -> int:
     return len(left)
 
 
+class _Start:
+    """What a spawn frame asks for."""
+
+    def __init__(self, frame: list[bytes]) -> None:
+        self._rest = iter(frame[1:])
+        self.name = next(self._rest)
+        self.cwd = next(self._rest)
+        self.limits = [int(one) for one in next(self._rest).split(b",")]
+        self.uid = int(next(self._rest))
+        self.descriptors = int(next(self._rest))
+        self.groups = self._list()
+        self.sources = self._list()
+        self.argv = self._list()
+        self.env = dict(pair.split(b"=", 1) for pair in self._list())
+
+    def _list(self) -> list[bytes]:
+        return [next(self._rest) for _ in range(int(next(self._rest)))]
+
+
 class _Child:
     """One running child: ``deadline`` is when it is killed, 0 = not asked for."""
 
-    def __init__(self, pid: int, marker: str) -> None:
+    def __init__(self, pid: int, marker: str, groups: list[bytes]) -> None:
         self.pid = pid
         self.marker = marker
+        self.groups = groups
         self.deadline = 0.0
+
+    def clear(self) -> int:
+        """Kill all that is left of it and remove its groups; how many the kernel killed there."""
+        kill_marked(self.pid, self.marker)
+        killed = _killed_for_memory(self.groups)
+        _remove(self.groups)
+        return killed
 
 
 class _Reaper:
@@ -200,7 +254,7 @@ class _Reaper:
             for child in self._children.values():
                 _kill_group(child.pid, signal.SIGKILL)
             for child in self._children.values():
-                kill_marked(child.pid, child.marker)
+                child.clear()
 
     def _wait_ms(self) -> int | None:
         deadlines = [child.deadline for child in self._children.values() if child.deadline]
@@ -232,16 +286,15 @@ class _Reaper:
             pass  # the service is gone; the end of its socket is seen next
 
     def _spawn(self, frame: list[bytes]) -> None:
-        name, cwd, limits = frame[1], frame[2], frame[3].split(b",")
-        argc = int(frame[4])
-        argv = frame[5 : 5 + argc]
-        env = dict(pair.split(b"=", 1) for pair in frame[6 + argc :])
-        fds, self._fds = self._fds[:3], self._fds[3:]
+        start = _Start(frame)
+        fds, self._fds = self._fds[: start.descriptors], self._fds[start.descriptors :]
+        if start.groups or start.uid:
+            _staging()  # before the fork, so that it is read once
         report, tell = os.pipe()
         pid = os.fork()
         if pid == 0:
             os.close(report)
-            _become(argv, env, cwd, limits, fds, tell)
+            _become(start, fds, tell)
         os.close(tell)
         for fd in fds:
             os.close(fd)
@@ -251,11 +304,12 @@ class _Reaper:
         os.close(report)
         if reason:
             os.waitpid(pid, 0)
-            self._send(b"failed", name, reason.replace(b"\0", b" "))
+            _remove(start.groups)
+            self._send(b"failed", start.name, reason.replace(b"\0", b" "))
         else:
-            marker = env.get(MARKER.encode(), b"").decode()
-            self._children[name] = _Child(pid, marker)
-            self._send(b"started", name, str(pid).encode())
+            marker = start.env.get(MARKER.encode(), b"").decode()
+            self._children[start.name] = _Child(pid, marker, start.groups)
+            self._send(b"started", start.name, str(pid).encode())
 
     def _stop(self, name: bytes, grace_ms: int) -> None:
         child = self._children.get(name)
@@ -274,13 +328,13 @@ class _Reaper:
         # WNOWAIT keeps the zombie, and so its pid, until everything it started is gone.
         names = {child.pid: name for name, child in self._children.items()}
         while (ended := _next_ended()) is not None:
-            name = names.pop(ended, None)
+            name, killed = names.pop(ended, None), 0
             if name is not None:
-                kill_marked(ended, self._children.pop(name).marker)
+                killed = self._children.pop(name).clear()
             _, status = os.waitpid(ended, 0)
             if name is not None:
                 code = str(os.waitstatus_to_exitcode(status))
-                self._send(b"exited", name, code.encode())
+                self._send(b"exited", name, code.encode(), str(killed).encode())
 
 
 def _next_ended() -> int | None:
@@ -291,14 +345,44 @@ def _next_ended() -> int | None:
     return ended.si_pid if ended else None
 
 
-def _become(
-    argv: list[bytes],
-    env: dict[bytes, bytes],
-    cwd: bytes,
-    limits: list[bytes],
-    fds: list[int],
-    tell: int,
-) -> None:
+def _staging() -> ModuleType:
+    """The other half of starting a child in a sandbox; few services need it."""
+    folder = os.path.dirname(os.path.dirname(os.path.abspath(__file__)))  # noqa: PTH100, PTH120
+    if folder not in sys.path:
+        sys.path.append(folder)
+    from mesh_chassis.sandbox import stage  # noqa: PLC0415
+
+    return stage
+
+
+def _killed_for_memory(groups: list[bytes]) -> int:
+    """Processes that the kernel ended because their control group had no memory left."""
+    for group in groups:
+        for name in (b"/memory.events", b"/memory.oom_control"):
+            try:
+                with open(group + name, "rb") as file:  # noqa: PTH123
+                    counts = dict(line.split(b" ", 1) for line in file.read().splitlines())
+                return int(counts.get(b"oom_kill", b"0"))
+            except (OSError, ValueError):
+                continue
+    return 0
+
+
+def _remove(groups: list[bytes]) -> None:
+    """Remove control groups that nothing runs in any more."""
+    for group in groups:
+        for _ in range(_REMOVE_ROUNDS):
+            try:
+                os.rmdir(group)  # noqa: PTH106
+            except FileNotFoundError:
+                break
+            except OSError:
+                time.sleep(_SWEEP_PAUSE_S)  # the kernel is not done with the last process
+            else:
+                break
+
+
+def _become(start: _Start, fds: list[int], tell: int) -> None:
     """Between fork and exec. Never returns; a failure is written to ``tell``."""
     step = "process group"
     try:
@@ -308,22 +392,41 @@ def _become(
             os._exit(1)  # the reaper died before the death signal was set
         for number in (signal.SIGTERM, signal.SIGINT, signal.SIGCHLD, signal.SIGPIPE):
             signal.signal(number, signal.SIG_DFL)
-        for target, fd in enumerate(fds):
-            os.dup2(fd, target)
+        tell = _arrange(fds, tell)
+        if start.groups:
+            step = "control group"
+            _staging().enter(start.groups)
         step = "resource limits"
-        for which, text in zip(_LIMITS, limits, strict=True):
-            if int(text):
-                resource.setrlimit(which, (int(text), int(text)))
+        for which, value in zip(_LIMITS, start.limits, strict=True):
+            if value:
+                resource.setrlimit(which, (value, value))
+        if start.limits[_NO_CORE]:
+            resource.setrlimit(resource.RLIMIT_CORE, (0, 0))
+        if start.uid:
+            step = "sandbox"
+            _staging().expose(start.sources, start.uid)
+            _prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)  # the kernel forgets it with the uid
         step = "working directory"
-        if cwd:
-            os.chdir(cwd)
+        if start.cwd:
+            os.chdir(start.cwd)
         step = "command"
-        os.execvpe(argv[0], argv, env)  # noqa: S606 - the argument list of a configured server
+        os.execvpe(start.argv[0], start.argv, start.env)  # noqa: S606 - a configured server's list
     except BaseException as error:  # noqa: BLE001 - the only way out of a forked child
         text = error.strerror if isinstance(error, OSError) and error.strerror else str(error)
         os.write(tell, f"{step}: {text or type(error).__name__}".encode())
     finally:
         os._exit(127)
+
+
+def _arrange(fds: list[int], tell: int) -> int:
+    """Give descriptors the numbers 0, 1, 2, …; returns where ``tell`` is now."""
+    above = len(fds)
+    tell = fcntl.fcntl(tell, fcntl.F_DUPFD_CLOEXEC, above)
+    # First all out of the way: one may have the number that another gets.
+    high = [fcntl.fcntl(fd, fcntl.F_DUPFD_CLOEXEC, above) for fd in fds]
+    for target, fd in enumerate(high):
+        os.dup2(fd, target)
+    return tell
 
 
 def _noted(_number: int, _frame: object) -> None:

@@ -1,0 +1,1 @@
+"""Programs that nobody should trust, in bubblewrap: namespaces, seccomp, cgroup or rlimits."""
