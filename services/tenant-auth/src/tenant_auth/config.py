@@ -5,8 +5,10 @@ from pathlib import Path
 from typing import Annotated
 
 import msgspec
+import nkeys
 from msgspec import Meta
 
+from mesh_chassis.broker_config import issuer_pair
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.callerctx import load_kek
 from mesh_chassis.config import (
@@ -21,11 +23,13 @@ from tenant_auth.core.sessions import ABSOLUTE_S, IDLE_S, Lifetimes
 from tenant_auth.core.tokens import Pepper, StaticToken, parse_peppers, parse_static
 
 __all__ = [
+    "MachinesConfig",
     "Secrets",
     "SecurityConfig",
     "SessionsConfig",
     "SigningConfig",
     "TenantAuthConfig",
+    "read_issuer",
     "read_secrets",
 ]
 
@@ -71,6 +75,18 @@ class SessionsConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_f
         return Lifetimes(idle_s=self.idle_s, absolute_s=self.absolute_s)
 
 
+class MachinesConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[machines]``: credentials of machines.
+
+    Attributes:
+        issuer_seed_file: file that only this user can read, the seed of the account (``SA…``) whose
+            public key the broker's configuration names for its auth callout; "" = machines get
+            no credentials.
+    """
+
+    issuer_seed_file: str = ""
+
+
 class TenantAuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration file."""
 
@@ -82,6 +98,7 @@ class TenantAuthConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     security: SecurityConfig = SecurityConfig()
     signing: SigningConfig = SigningConfig()
     sessions: SessionsConfig = SessionsConfig()
+    machines: MachinesConfig = MachinesConfig()
 
 
 class Secrets(msgspec.Struct, frozen=True):
@@ -112,6 +129,22 @@ def read_secrets(config: SecurityConfig) -> Secrets:
         raise ConfigError(config.pepper_file, key, str(error)) from None
     kek = load_kek(config.kek_file, key="security.kek_file")
     return Secrets(peppers, kek, _read_static(config.static_token_file))
+
+
+def read_issuer(config: MachinesConfig) -> nkeys.KeyPair | None:
+    """The key that says to the broker who a machine is; None = there is none.
+
+    Raises:
+        ConfigError: the file is missing, readable by others, or holds something else.
+    """
+    path, key = config.issuer_seed_file, "machines.issuer_seed_file"
+    if not path:
+        return None
+    _check_private(path, key)
+    try:
+        return issuer_pair(read_secret(path, key=key))
+    except ValueError as error:
+        raise ConfigError(path, key, str(error)) from None
 
 
 def _read_static(path: str) -> StaticToken | None:

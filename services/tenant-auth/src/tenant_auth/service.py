@@ -2,22 +2,25 @@
 
 from collections.abc import Awaitable, Callable
 
+from mcp_proto.contracts import machine_tokens
 from mcp_proto.contracts import tenant_auth as contract
 from mcp_proto.contracts.tenant_auth import CallerContext, SealedKey, SealingKey
 from mesh_chassis.bus.endpoint import serve_operation
 from mesh_chassis.callerctx import ContextSigner, ContextVerifier
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.service import Service
-from tenant_auth.config import SigningConfig, TenantAuthConfig, read_secrets
+from tenant_auth.config import SigningConfig, TenantAuthConfig, read_issuer, read_secrets
 from tenant_auth.core.rotation import sealing_linger_s
 from tenant_auth.handlers.administration import Administration
 from tenant_auth.handlers.credentials import Credentials
 from tenant_auth.handlers.delegation import Delegation
+from tenant_auth.handlers.machines import QUESTION, Machines
 from tenant_auth.reconciler import KeyRotation, Reconciler
 from tenant_auth.store.accounts import AccountStore
 from tenant_auth.store.grants import GrantStore
 from tenant_auth.store.keyring import SEALING, SIGNING, KeyRingStore
 from tenant_auth.store.logins import LoginStore
+from tenant_auth.store.machines import MachineTokens
 
 __all__ = ["NAME", "build"]
 
@@ -73,6 +76,12 @@ async def build(service: Service, config: TenantAuthConfig) -> None:
     _serve(service, credentials, administration)
     signer = ContextSigner(ring, secrets.kek, clock_ms=bus.server_now_ms)
     _serve_grants(service, credentials, grants, accounts, sign=signer.sign, verify=verify)
+    issuer = read_issuer(config.machines)
+    if issuer is not None:
+        _serve_machines(
+            service,
+            Machines(await MachineTokens.open(bus), issuer, now_ms=bus.server_now_ms),
+        )
     service.add_health_check("accounts", lambda: accounts.fresh)
     service.add_health_check("logins", lambda: logins.fresh)
     service.add_health_check("keyring", lambda: signing.fresh and sealing.fresh)
@@ -129,6 +138,22 @@ def _serve(service: Service, credentials: Credentials, administration: Administr
         serve_operation(bus, contract.key_list, administration.key_list, slots=ADMIN_SLOTS),
     ):
         service.add_endpoint(endpoint)
+
+
+def _serve_machines(service: Service, machines: Machines) -> None:
+    bus = service.bus
+    for endpoint in (
+        serve_operation(bus, machine_tokens.issue, machines.issue, slots=GRANT_SLOTS),
+        serve_operation(bus, machine_tokens.revoke, machines.revoke, slots=GRANT_SLOTS),
+    ):
+        service.add_endpoint(endpoint)
+
+    async def listen() -> None:
+        # Not an endpoint: the question is the broker's, not one of the mesh.
+        asked = await bus.subscribe(QUESTION, machines.answer, queue=NAME)
+        service.on_stop(asked.unsubscribe)
+
+    service.on_start(listen)
 
 
 def _serve_grants(

@@ -19,7 +19,7 @@ def test_roles_have_the_permissions_of_the_contract() -> None:
     permissions = {name: role.permissions for name, role in policy.ROLES.items()}
     viewer = {"ReadKV", "GetArtifacts", "ListArtifacts", "ReadEvents"}
     user = viewer | {"WriteKV", "PutArtifacts", "SendEvents", "CallTools"}
-    assert permissions == {"Viewer": viewer, "User": user, "Admin": user | {"Manage"}}
+    assert permissions == {"Viewer": viewer, "User": user, "Admin": user | {"Machines", "Manage"}}
 
 
 def test_several_roles_add_up_and_unknown_ones_give_nothing() -> None:

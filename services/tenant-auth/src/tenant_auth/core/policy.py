@@ -21,7 +21,7 @@ __all__ = [
 
 _VIEWER = frozenset({"ReadKV", "GetArtifacts", "ListArtifacts", "ReadEvents"})
 _USER = _VIEWER | {"WriteKV", "PutArtifacts", "SendEvents", "CallTools"}
-_ADMIN = _USER | {"Manage"}
+_ADMIN = _USER | {"Machines", "Manage"}
 
 ROLES = {
     role.name: role

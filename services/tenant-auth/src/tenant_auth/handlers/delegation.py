@@ -6,11 +6,13 @@ asks anew whether the submitter may still do anything. Only swarm-coordinators m
 sees to that.
 """
 
+import asyncio
 import logging
 import os
 from collections.abc import Callable
 
 from mcp_proto.contracts.tenant_auth import (
+    GRANTS_REVOKED_MAX,
     CallerContext,
     Delegate,
     Delegated,
@@ -21,6 +23,7 @@ from mcp_proto.contracts.tenant_auth import (
     RevokeGrant,
 )
 from mcp_proto.errors import ErrorKind, MeshError
+from mesh_chassis.callerctx import LIFE_MS
 from tenant_auth.core.grants import GRANT_ID_CHARS_MAX, delegated, inherited, new_id
 from tenant_auth.handlers.credentials import Credentials
 from tenant_auth.store.accounts import AccountStore
@@ -88,7 +91,14 @@ class Delegation:
             )
             if await self._grants.create(record, now_ms):
                 break
-        return Delegated(grant=record.id, expires_ms=record.expires_ms)
+        # The submitter was looked at this moment: an exchange would find nothing else.
+        first = inherited(record, submitter.identity, self._issuer)
+        return Delegated(
+            grant=record.id,
+            expires_ms=record.expires_ms,
+            context=self._sign(first) if first is not None else "",
+            context_expires_ms=min(record.expires_ms, now_ms + LIFE_MS),
+        )
 
     async def exchange(self, params: Exchange) -> Exchanged:
         """A fresh signed context of the submitter, as they are now.
@@ -106,15 +116,19 @@ class Delegation:
         return Exchanged(context=token, expires_ms=self._verify(token).exp)
 
     async def revoke_grant(self, params: RevokeGrant) -> Empty:
-        """End a grant, and at every gateway what was exchanged for it; repeating it is harmless.
+        """End grants, and at every gateway what was exchanged for them; repeating it is harmless.
 
         Raises:
             MeshError: ``params``, ``bus``.
         """
-        _check_id(params.grant)
-        # Cut first: if only that succeeds, a repeat still finds the grant.
-        await self._accounts.cut_grant(params.grant, self._now_ms())
-        await self._grants.delete(params.grant)
+        grants = (params.grant, *params.others)
+        if len(grants) > GRANTS_REVOKED_MAX:
+            raise MeshError(ErrorKind.PARAMS, f"at most {GRANTS_REVOKED_MAX} grants at once")
+        for grant in grants:
+            _check_id(grant)
+        # Cut first: if only that succeeds, a repeat still finds the grants.
+        await self._accounts.cut_grants(grants, self._now_ms())
+        await asyncio.gather(*(self._grants.delete(grant) for grant in grants))
         return Empty()
 
     async def _standing(self, grant_id: str) -> GrantRecord:

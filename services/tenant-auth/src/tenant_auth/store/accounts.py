@@ -6,7 +6,7 @@ process can use it here at once.
 """
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import TypeVar
 
 import msgspec
@@ -151,11 +151,11 @@ class AccountStore:
             buckets.key("cut", "login", login_id), msgspec.json.encode(cut), ttl_s=CUT_KEEP_S
         )
 
-    async def cut_grant(self, grant_id: str, now_ms: int) -> None:
-        """Tell gateways that a delegated grant has ended."""
-        cut = Cut(credential_id=f"grant:{grant_id}", at_ms=now_ms)
+    async def cut_grants(self, grants: Sequence[str], now_ms: int) -> None:
+        """Tell gateways that delegated grants have ended; the key names them all."""
+        cut = Cut(credential_id=f"grant:{grants[0]}", at_ms=now_ms)
         await self._kv.put(
-            buckets.key("cut", "grant", grant_id), msgspec.json.encode(cut), ttl_s=CUT_KEEP_S
+            buckets.key("cut", "grant", *grants), msgspec.json.encode(cut), ttl_s=CUT_KEEP_S
         )
 
     def _changed(self, _key: str, record: Record | None) -> None:

@@ -1,0 +1,1 @@
+"""Machines and sandboxes for agents that nobody should trust."""

@@ -1,0 +1,1 @@
+"""What is asked of a spawner, by other services and by tools."""

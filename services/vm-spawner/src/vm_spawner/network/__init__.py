@@ -1,0 +1,1 @@
+"""What lies between a machine and the broker: the only way out of a guest."""

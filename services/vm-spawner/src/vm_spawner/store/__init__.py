@@ -1,0 +1,1 @@
+"""What is kept: records and shares in buckets, a directory per machine on the host."""
