@@ -5,7 +5,7 @@ import os
 
 __all__ = ["square"]
 
-_SHORT_S, _SPREAD_S = 0.15, 0.3
+_SHORT_S, _SPREAD_S = 0.2, 0.4
 
 
 async def square(n: int, effects: str) -> int:

@@ -34,8 +34,13 @@ def call(mesh: RunningMesh, tool: str, **arguments: Any) -> dict[str, Any]:
 @pytest.fixture(scope="module")
 def swarm(mesh: RunningMesh) -> str:
     made = call(mesh, "swarm_init", topology="hierarchical", name="seen", initialAgents=AGENTS)
-    assert [one["status"] for one in made["agents"]] == ["active"] * 3, made
-    return made["swarmId"]
+    until = time.monotonic() + 30
+    while time.monotonic() < until:
+        # The answer comes within a second; agents may take longer to start.
+        seen = call(mesh, "swarm_status", swarmId=made["swarmId"])
+        if seen["activeAgents"] == 3:
+            return made["swarmId"]
+    raise AssertionError(seen)
 
 
 @pytest.fixture(scope="module")

@@ -126,6 +126,38 @@ SHAPES: dict[str, Mapping[str, object]] = {
 }  # fmt: skip
 
 
+NESTED: dict[str, dict[str, Mapping[str, object]]] = {
+    "swarm_init": {"agents": {"agentId": str, "name": str, "type": str, "status": str}},
+    "agent_spawn": {
+        "resources": {
+            "allocated": bool, "cpu": object, "memory": object, "gpuDevice": (str, None),
+        },
+        "connectionPool": {"poolId": object, "connections": (int, None), "healthCheck": object},
+        "initialisationMetrics": {
+            "spawnTime": (*NUMBER, None), "modelLoadTime": (*NUMBER, None),
+            "memoryAllocated": (*NUMBER, None),
+        },
+    },
+    "task_orchestrate": {
+        "assignedAgents": {"agentId": str, "role": str, "capabilities": list},
+        "mcpConnections": {"active": int, "poolUtilization": (*NUMBER, None)},
+        "orchestrationPlan": {"phases": list},
+    },
+    "swarm_status": {
+        "agents": {
+            "id": str, "type": str, "status": str, "health": (*NUMBER, None),
+            "currentTask": (str, None),
+        },
+        "metrics": {
+            "tasksCompleted": int, "avgCompletionTime": (*NUMBER, None),
+            "successRate": (*NUMBER, None), "samples": int, "inFlight": int, "queued": int,
+        },
+    },
+    "task_status": {"progress": {"done": int, "total": (int, None)}},
+}  # fmt: skip
+"""Members of objects, and of each object of a list."""
+
+
 def fits(value: object, wanted: object) -> bool:
     """Whether a value is of a kind; a tuple names several, None is null."""
     if wanted is object:
@@ -166,6 +198,12 @@ def shaped(tool: str, result: Json) -> Json:
     for name, wanted in SHAPES[tool].items():
         assert name in result, (tool, name)
         assert fits(result[name], wanted), (tool, name, result[name])
+    for name, members in NESTED.get(tool, {}).items():
+        shown = result[name] if isinstance(result[name], list) else [result[name]]
+        for one in shown:
+            for member, wanted in members.items():
+                assert member in one, (tool, name, member)
+                assert fits(one[member], wanted), (tool, name, member, one[member])
     assert "resultType" not in result
     return result
 

@@ -34,14 +34,18 @@ from mcp_proto.errors import MeshError
 from mcp_proto.subjects import ANY, call
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call, Endpoint
-from mesh_chassis.config import ServiceSection
 from mesh_chassis.presence import Presence
 from mesh_chassis.service import Service
 from mesh_chassis.tasks import Tasks
 from mesh_chassis.testing.broker import Broker
 from mesh_chassis.testing.conditions import eventually
 from mesh_chassis.testing.in_process import in_process
-from swarm_coordinator.config import LeaseSection, SwarmCoordinatorConfig, SwarmSection
+from swarm_coordinator.config import (
+    LeaseSection,
+    ReplicaSection,
+    SwarmCoordinatorConfig,
+    SwarmSection,
+)
 from swarm_coordinator.orchestrator.requests import directed
 from swarm_coordinator.service import build
 
@@ -93,6 +97,7 @@ class ScriptedHost:
         self.beat_s = 0.5
         self.beating = True
         self.replies: list[ResultsTaken] = []
+        self._owner_epochs: dict[str, int] = {}
         self._tasks = Tasks(f"host {self.name}")
         self._wake = asyncio.Event()
         self._presence = Presence(bus, self._tasks, version="0.0.0")
@@ -142,6 +147,8 @@ class ScriptedHost:
     async def _on_work(self, request: Call) -> bytes:
         ask = msgspec.json.decode(request.payload, type=Work)
         refused: dict[str, str] = {}
+        if not self._believes(ask.swarm, ask.owner_epoch):
+            return _encode(WorkTaken(refused={item.item: "stale_owner" for item in ask.items}))
         for item in ask.items:
             agent = self.agents.get(item.agent)
             if agent is None:
@@ -174,6 +181,8 @@ class ScriptedHost:
 
     async def _on_command(self, request: Call) -> bytes:
         ask = msgspec.json.decode(request.payload, type=AgentCommand)
+        if not self._believes(ask.swarm, ask.owner_epoch):
+            return _encode(Commanded())
         for item in ask.cancel:
             self.cancelled.append(item)
             for agent in self.agents.values():
@@ -221,6 +230,8 @@ class ScriptedHost:
         if "Nats-Service-Error-Code" in reply.headers:
             return None
         answer = msgspec.json.decode(reply.payload, type=BeatAnswer)
+        if not self._believes(swarm, answer.owner_epoch):
+            return None  # an owner that was replaced, and woke
         for item in answer.cancel:
             for agent in self.agents.values():
                 task = agent.items.get(item)
@@ -245,6 +256,11 @@ class ScriptedHost:
                     if not self.swarm_of(one.agent):
                         self.untaken.pop(one.item, None)
 
+    def _believes(self, swarm: str, owner_epoch: int) -> bool:
+        known = self._owner_epochs.get(swarm, 0)
+        self._owner_epochs[swarm] = max(known, owner_epoch)
+        return owner_epoch >= known
+
     def swarm_of(self, agent: str) -> str:
         known = self.agents.get(agent)
         return "" if known is None else known.swarm
@@ -258,8 +274,9 @@ class ScriptedHost:
             await asyncio.sleep(0.1)
             return None
         self.replies.append(taken)
-        for item in taken.taken:
-            self.untaken.pop(item, None)
+        if self._believes(swarm, taken.owner_epoch):
+            for item in taken.taken:
+                self.untaken.pop(item, None)
         return taken
 
 
@@ -307,7 +324,7 @@ class Caller:
 
 def config_of(instance: str, **swarm: object) -> SwarmCoordinatorConfig:
     return SwarmCoordinatorConfig(
-        service=ServiceSection(instance=instance, accept_s=0.0, drain_s=5.0),
+        service=ReplicaSection(instance=instance, drain_s=5.0),
         swarm=SwarmSection(allow_unsigned=True, **swarm),  # type: ignore[arg-type]
         lease=LeaseSection(probe_s=0.5),
     )
@@ -359,7 +376,9 @@ class Process:
 
 
 @asynccontextmanager
-async def process(broker: Broker, directory: Path, instance: str) -> AsyncIterator[Process]:
+async def process(
+    broker: Broker, directory: Path, instance: str, *, lease_s: float = 0.0
+) -> AsyncIterator[Process]:
     """A replica of its own process; killed at the end if it still runs."""
     config = directory / f"{instance}.toml"
     log = directory / f"{instance}.log"
@@ -375,6 +394,7 @@ nkey_seed_file = "{seed}"
 [swarm]
 allow_unsigned = true
 [lease]
+ttl_s = {lease_s}
 probe_s = 0.5
 """
     )

@@ -19,6 +19,9 @@ pytestmark = [pytest.mark.slow, pytest.mark.timeout(180)]
 STEPS = 600
 KILLS = 8
 SEED = 5
+BROKER_KILLS = 15
+BROKER_LIVES_S = (0.05, 2.0)
+"""Shortest and longest life of a broker in a storm: some die before anybody is connected again."""
 
 
 async def double(item: WorkItem) -> WorkResult:
@@ -77,4 +80,36 @@ async def test_a_long_task_survives_kills_of_its_owners_and_of_the_broker(
         assert sorted((one["n"], one["twice"]) for one in found) == [
             (n, 2 * n) for n in range(STEPS)
         ]
+        assert len(host.runs) == STEPS
+
+
+async def test_a_broker_that_dies_again_and_again_costs_no_step_its_only_attempt(
+    broker: Broker, connect_bus, provision, tmp_path: Path
+) -> None:
+    caller = Caller(await connect_bus("gateway", "gateway-1"))
+    chance = random.Random(SEED)
+    async with (
+        scripted_host(connect_bus) as host,
+        process(broker, tmp_path, "swarm-1"),
+        process(broker, tmp_path, "swarm-2"),
+    ):
+        host.work = double
+        await caller.tool("swarm_init", topology="mesh")
+        for _ in range(4):
+            await caller.tool("agent_spawn", type="function", wait=True)
+        # No step may run twice: one whose agent is taken for lost would fail for good.
+        items = list(range(STEPS))
+        phase = {"name": "one", "fanout": {"items": items}, "idempotent": False}
+        task = await caller.tool("task_orchestrate", task={"description": "x", "phases": [phase]})
+        for _ in range(BROKER_KILLS):
+            await broker.kill()
+            await broker.start()
+            await asyncio.sleep(chance.uniform(*BROKER_LIVES_S))
+        killed_early = len(host.done) < STEPS
+        status = await caller.ended(task["taskId"], timeout_s=60)
+        assert killed_early, "the work was over before the storm was"
+        assert status["status"] == "completed", status
+        found = (await patient(caller, "task_result", taskId=task["taskId"]))["result"]
+        assert found == [{"n": n, "twice": 2 * n} for n in items]
+        assert set(host.runs.values()) == {1}
         assert len(host.runs) == STEPS

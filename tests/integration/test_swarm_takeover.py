@@ -87,7 +87,7 @@ async def test_a_replica_that_stops_hands_its_swarm_over_within_a_second(
             task = await begun(caller, host)
             await second.enter_async_context(replica(connect_bus, "swarm-2"))
             assert await owner_of(caller) == "swarm-1"
-        began = asyncio.get_running_loop().time()
+            began = asyncio.get_running_loop().time()
         assert await owner_of(caller) == "swarm-2"
         assert asyncio.get_running_loop().time() - began < 1.0
         await check(caller, host, task)

@@ -38,11 +38,28 @@ class Gateway:
         self.calls.append(request["params"])
         self.contexts.append(call.envelope.context)
         try:
+            await self._tell(call, request["params"])
             result = await self._answer(request["params"])
         except asyncio.CancelledError:
             self.cancelled += 1
             raise
         return json.dumps({"jsonrpc": "2.0", "id": request["id"], "result": result}).encode()
+
+    @staticmethod
+    async def _tell(call: Call, params: dict[str, Any]) -> None:
+        """Two steps of progress, beside what a step must not stumble over."""
+        if not params["arguments"].get("tell"):
+            return
+        token = params["_meta"].get("progressToken")
+        for said in (
+            {"progress": 1, "total": 4},
+            {"progress": "?"},
+            {"progress": 3, "message": "m"},
+        ):
+            body = {"progressToken": token, **said}
+            notice = {"jsonrpc": "2.0", "method": "notifications/progress", "params": body}
+            await call.emit(json.dumps(notice).encode())
+            await asyncio.sleep(0.1)  # the host tells only so often
 
     async def list(self, call: Call) -> bytes:
         request = json.loads(call.payload)
@@ -154,6 +171,19 @@ async def test_cancel_of_a_step_cancels_its_tool_call_at_the_mesh(owner, gateway
     await owner.command(cancel=(item.item,))
     assert (await owner.result(item.item)).error.type == "cancelled"
     await eventually(lambda: gateway.cancelled == 1)
+
+
+async def test_progress_of_the_tool_is_that_of_its_step(owner, gateway):
+    await owner.spawn("tool")
+    payload = {"tool": "fs__read", "arguments": {"tell": True}}
+    assert (await owner.do(payload, kind="tool")).status == "ok"
+    assert gateway.calls[-1]["_meta"]["progressToken"]
+    told = [(one.progress, one.total, one.message) for one in owner.progress]
+    assert told == [(1, 4, ""), (3, None, "m")]
+    # A function may call many tools: how far it is only it knows.
+    await owner.spawn("anything", agent="agent_2")
+    await owner.do({"input": {"do": "tool"}}, agent="agent_2")
+    assert "progressToken" not in gateway.calls[-1]["_meta"]
 
 
 async def test_large_tool_result_arrives_whole(owner):

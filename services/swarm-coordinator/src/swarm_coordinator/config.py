@@ -8,9 +8,26 @@ from msgspec import Meta
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
 
-__all__ = ["LeaseSection", "LimitsSection", "SwarmCoordinatorConfig", "SwarmSection"]
+__all__ = [
+    "LeaseSection",
+    "LimitsSection",
+    "ReplicaSection",
+    "SwarmCoordinatorConfig",
+    "SwarmSection",
+]
 
 Seconds = Annotated[float, Meta(gt=0)]
+
+
+class ReplicaSection(ServiceSection, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Table ``[service]`` of a coordinator.
+
+    Attributes:
+        accept_s: nobody balances by the readiness of a replica, and its swarms wait for another
+            one all the while: so they are given away at once.
+    """
+
+    accept_s: Annotated[float, Meta(ge=0.0, le=60.0)] = 0.0
 
 
 class SwarmSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -67,7 +84,7 @@ class LimitsSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fi
 class SwarmCoordinatorConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """The whole configuration file."""
 
-    service: ServiceSection
+    service: ReplicaSection
     bus: BusConfig = BusConfig()
     log: LogConfig = LogConfig()
     telemetry: TelemetryConfig = TelemetryConfig()

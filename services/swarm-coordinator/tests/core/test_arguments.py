@@ -321,7 +321,7 @@ WRONG: list[tuple[object, str]] = [
     ({"task": "x", "execution": {"failureThreshold": 2}}, "/execution/failureThreshold"),
     ({"task": "x", "execution": {"resultAggregation": "best of"}}, "/execution/resultAggregation"),
     ({"task": "x", "execution": "local"}, "/execution"),
-    ({"task": "x", "execution": {"mode": "local"}}, "/execution/mode"),
+    ({"task": "x", "execution": {"mode": "near"}}, "/execution/mode"),
     ({"task": "x", "wait": 1}, "/wait"),
     ({"task": "x", "swarmId": 7}, "/swarmId"),
     ({"task": "x", "dependencies": [1]}, "/dependencies/0"),

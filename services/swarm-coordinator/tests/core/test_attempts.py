@@ -4,12 +4,14 @@ import pytest
 from tests.swarm_world import HOST, World, fanned, raw, task_of
 
 from mcp_proto.contracts.swarm import Spawned, StepError, Usage
+from mcp_proto.errors import Outcome
 from swarm_coordinator.core import decide, effects
 from swarm_coordinator.core.limits import BREAKER_MS, LOSSES_MAX, QUEUE_MS, UNPLACED_MS
 from swarm_coordinator.core.retry import wait_ms
 from swarm_coordinator.core.spec import Execution, PhaseSpec, RetryPolicy
 from swarm_coordinator.core.state import Run, StepState
 from swarm_coordinator.core.views import StepPlan
+from swarm_coordinator.handlers.task_records import outcome_of
 
 RETRY = RetryPolicy(max_attempts=3, initial_ms=1_000, factor=2.0, max_ms=60_000, jitter=0.2)
 
@@ -145,8 +147,30 @@ def test_a_rejected_step_goes_to_another_agent_and_ends_when_all_have_rejected_i
         world.reject(world.item("a-0"))
     assert sorted(asked) == ["agent_01", "agent_02", "agent_03"]
     (failure,) = world.task(task).failures
-    assert failure.type == "rejected"
+    assert (failure.type, failure.outcome) == ("rejected", "not_executed")
     assert world.step(task, "a-0").failures == 0
+    assert outcome_of(world.task(task)) is Outcome.NOT_EXECUTED
+
+
+def test_a_step_that_was_lost_once_and_then_rejected_may_have_run() -> None:
+    world = World(2)
+    task = world.submit(task_of(one(), parallelism=2))
+    world.lose(world.step(task, "a-0").runs[0].agent)
+    world.reject(world.item("a-0"))
+    world.wait(UNPLACED_MS)
+    (failure,) = world.task(task).failures
+    assert failure.outcome == "unknown"
+    assert outcome_of(world.task(task)) is Outcome.UNKNOWN
+
+
+def test_a_task_whose_other_steps_ran_says_so() -> None:
+    world = World(2)
+    task = world.submit(task_of(one(), fanned(1, "b"), parallelism=2))
+    world.ok(world.item("b-0"), 1)
+    for _ in range(2):
+        world.reject(world.item("a-0"))
+    assert world.task(task).status == "failed"
+    assert outcome_of(world.task(task)) is Outcome.EXECUTED
 
 
 def test_a_step_that_nobody_has_time_for_ends_after_so_many_refusals() -> None:

@@ -6,8 +6,10 @@ from tests.swarm_world import START_MS, World, fanned, raw, task_of
 from mcp_proto.contracts.swarm import Usage
 from swarm_coordinator.core import decide, effects
 from swarm_coordinator.core.events import MailDropped, StepsAdded, WidthChanged, encode_batch
+from swarm_coordinator.core.evolve import restore, snapshot
 from swarm_coordinator.core.limits import (
     AGENTS_MAX,
+    ENDED_BYTES_MAX,
     ENDED_STEPS_MAX,
     MAIL_MS,
     MAIL_PER_AGENT_MAX,
@@ -283,6 +285,20 @@ def test_wide_ended_tasks_leave_the_state_before_the_others() -> None:
             world.say(*(world.result(item, 1) for item in world.working))
     assert list(world.state.tasks) == ["task_b", "task_c"]
     assert world.state.agenda.ended_steps == ENDED_STEPS_MAX
+
+
+def test_ended_tasks_with_large_results_leave_the_state_before_the_others() -> None:
+    world = World(1)
+    large = "x" * (ENDED_BYTES_MAX // 5)  # held as the phase's output, and as the result
+    for name in ("a", "b", "c"):
+        world.submit(task_of(fanned(1, aggregate=Aggregate(kind="first_success"))), f"task_{name}")
+        world.ok(world.item("work-0"), large)
+    assert list(world.state.tasks) == ["task_b", "task_c"]
+    kept = restore(snapshot(world.state))
+    assert kept.agenda.held_bytes == world.state.agenda.held_bytes > 0
+    world.submit(task_of(fanned(1)), "task_d")
+    world.ok(world.item("work-0"), 1)
+    assert "task_d" in world.state.tasks
 
 
 def test_the_agents_of_a_wide_phase_are_in_the_log_once() -> None:

@@ -1,9 +1,10 @@
 """Handlers on a swarm in memory: the real core decides and folds, hosts are played by the test."""
 
 import asyncio
+import contextlib
 import itertools
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, TypeAlias
 
 import jsonschema_rs
@@ -19,6 +20,7 @@ from mcp_proto.contracts.swarm import (
     Mail,
     Spawned,
     StepError,
+    WorkProgress,
     WorkResult,
 )
 from mcp_proto.contracts.tasks import TaskRecord
@@ -30,11 +32,13 @@ from swarm_coordinator.core.records import SwarmRecord
 from swarm_coordinator.core.state import SwarmState, TaskState
 from swarm_coordinator.core.turn import begin, take
 from swarm_coordinator.handlers import catalog, dispatch
-from swarm_coordinator.handlers.ports import Caller, Remembered, SwarmLimits
+from swarm_coordinator.handlers.ports import Caller, Remembered, Reported, SwarmLimits
+from swarm_coordinator.handlers.task_log import History, Reader
 from swarm_coordinator.handlers.task_records import record_of, result_of
 
 HOST = "host-1"
 TYPES = ("tool", "function", "researcher", "reviewer", "tester", "coordinator", "validator")
+CAPABILITIES = {"reviewer": ("lint", "python"), "researcher": ("search",)}
 SLOW_TYPE = "slow"
 START_MS = 1_790_000_000_000
 Pairs: TypeAlias = list[tuple[str, str]]
@@ -105,6 +109,8 @@ class FakeOwner:
         self.commands: list[tuple[str, AgentCommand]] = []
         self.mails: list[tuple[str, Mail]] = []
         self.beats: dict[str, int] = {}
+        self.reports: dict[str, Reported] = {}
+        self.log: list[Event] = list(events)
         self.records: dict[str, TaskRecord] = {}
         self.grants: list[str] = []
         self.saved: dict[str, bytes] = {}
@@ -132,6 +138,7 @@ class FakeOwner:
 
     def fold(self, events: Sequence[Event]) -> None:
         taken = take(self._state, events, self.now_ms(), 7)
+        self.log += taken
         self.effects += effects_of(self._state, taken)
         self._moved.set()
         self._moved = asyncio.Event()
@@ -156,7 +163,7 @@ class FakeOwner:
             return refused
         spawned = Spawned(
             runtime="function",
-            capabilities=wanted.capabilities,
+            capabilities=(*CAPABILITIES.get(wanted.type, ()), *wanted.capabilities),
             slots=2,
             pid=4242,
             spawn_ms=12.5,
@@ -183,12 +190,38 @@ class FakeOwner:
             decide.beat(self._state, HOST, Beat(boot="b", node="n", agents=said), self.now_ms())
         )
 
+    async def offers(self, *, local: bool) -> dict[str, tuple[str, ...]]:
+        await asyncio.sleep(0)
+        return {name: CAPABILITIES.get(name, ()) for name in TYPES}
+
     def last_beat_ms(self, agent: str) -> int | None:
         return self.beats.get(agent)
+
+    def reported(self, item: str) -> Reported | None:
+        return self.reports.get(item)
+
+    def report(
+        self, item: str, progress: float, total: float | None = None, text: str = ""
+    ) -> None:
+        """The agent of an attempt tells how far it is."""
+        said = WorkProgress(
+            agent=self.work()[item], item=item, progress=progress, total=total, message=text
+        )
+        self.reports[item] = Reported(self.now_ms(), said)
+
+    async def history(self, task: str) -> History:
+        await asyncio.sleep(0)
+        reader = Reader(task)
+        reader.take(self.log)
+        return reader.history
 
     async def recorded(self, task: str) -> None:
         if task:
             self.records[task] = record_of(self._state, self._state.tasks[task])
+
+    async def known(self, task: str) -> None:
+        if task not in self.records:
+            await self.recorded(task)
 
     async def task_record(self, principal: str, task: str) -> TaskRecord | None:
         found = self.records.get(task)
@@ -301,11 +334,14 @@ class FakeSwarms:
     """All swarms; implements ``ports.Swarms``."""
 
     instance = "swarm-1"
+    node = "n1"
     limits = SwarmLimits()
 
     def __init__(self, clock: FakeClock) -> None:
         self.clock = clock
         self.owners: dict[str, FakeOwner] = {}
+        self.held = True
+        self._locks: dict[tuple[str, str], asyncio.Lock] = {}
 
     def now_ms(self) -> int:
         return self.clock.now_ms()
@@ -315,6 +351,11 @@ class FakeSwarms:
 
     def new_id(self, prefix: str) -> str:
         return self.clock.new_id(prefix)
+
+    @contextlib.asynccontextmanager
+    async def alone(self, caller: Caller, key: str) -> AsyncIterator["FakeSwarms"]:
+        async with self._locks.setdefault((caller.principal, key), asyncio.Lock()):
+            yield self
 
     async def create(self, caller: Caller, events: Sequence[Event]) -> FakeOwner:
         await asyncio.sleep(0)
@@ -382,7 +423,11 @@ class Room:
         raw = msgspec.Raw(msgspec.json.encode(arguments))
         dispatch.check(tool, raw)
         if tool in dispatch.ANYWHERE:
-            body = await dispatch.call_anywhere(self.swarms, self.caller, tool, raw)
+            try:
+                body = await dispatch.call_anywhere(self.swarms, self.caller, tool, raw)
+            except dispatch.Repeated as repeated:
+                owner = self.swarms.owners[repeated.swarm.swarm]
+                body = await dispatch.call_on_owner(owner, self.caller, tool, raw)
         else:
             swarm = dispatch.swarm_of(tool, raw) or await self.swarms.default(self.caller)
             owner = self.swarms.owners.get(swarm)

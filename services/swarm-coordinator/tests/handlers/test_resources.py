@@ -58,6 +58,15 @@ async def test_the_log_of_a_task_has_every_step(room: Room) -> None:
     done = await read(room, uri)
     (step,) = done["steps"]
     assert (done["status"], step["status"]) == ("completed", "done")
+    assert [one["e"] for one in begun["entries"]] == [
+        one["e"] for one in done["entries"][: len(begun["entries"])]
+    ]
+    tags = [one["e"] for one in done["entries"]]
+    assert tags[0] == "task"
+    assert tags[-1] == "ended"
+    assert tags.index("sent") < tags.index("done")
+    assert {one["task"] for one in done["entries"] if "task" in one} == {task}
+    assert (done["complete"], done["entriesLeftOut"]) == (True, 0)
     assert step["agentId"] in owner.state.agents
     assert done["endedAt"]
 

@@ -1,5 +1,6 @@
 """Swarms begin, are shown as they are, and end; every change is looked for in the state."""
 
+import asyncio
 from typing import Any
 
 import pytest
@@ -88,6 +89,34 @@ async def test_a_repeat_with_the_same_key_answers_with_the_same_swarm(room: Room
 
     assert one["swarmId"] == two["swarmId"]
     assert len({one["swarmId"], other["swarmId"], stranger["swarmId"]}) == 3
+
+
+async def test_calls_with_one_key_at_once_make_one_swarm(room: Room) -> None:
+    answers = await asyncio.gather(
+        *(room.call("swarm_init", topology="mesh", idempotencyKey="k") for _ in range(8))
+    )
+
+    assert len({answer["swarmId"] for answer in answers}) == 1
+    assert len(room.swarms.owners) == 1
+
+
+async def test_a_call_that_stood_still_gives_way_to_the_older_swarm(room: Room) -> None:
+    older = await room.call("swarm_init", topology="mesh", idempotencyKey="k")
+    state = room.swarms.owners[older["swarmId"]].state
+    state.idempotency = ""  # not seen by the look that comes first …
+    room.swarms.held = False
+    made = room.swarms.create
+
+    async def create(caller: object, events: object) -> object:
+        state.idempotency = "k"  # … and by the one that follows, once the lease is lost
+        return await made(caller, events)
+
+    room.swarms.create = create
+    again = await room.call("swarm_init", topology="mesh", idempotencyKey="k")
+
+    assert again["swarmId"] == older["swarmId"]
+    statuses = sorted(owner.state.status for owner in room.swarms.owners.values())
+    assert statuses == ["active", "destroyed"]
 
 
 @pytest.mark.parametrize(

@@ -163,8 +163,72 @@ async def test_auto_spawn_starts_what_a_host_has_and_refuses_the_rest(room: Room
         "task_orchestrate",
         task={"description": "d", "requiredCapabilities": ["fly"], "autoSpawn": True},
     )
-    assert error["reason"] == "no_runtime"
+    assert error["reason"] == "missing_capabilities"
+    assert error["missingCapabilities"] == ["fly"]
+    assert error["where"] == "/task/requiredCapabilities/0"
     assert len(owner.state.tasks) == 1
+    assert len(owner.state.agents) == 2
+
+
+async def test_auto_spawn_starts_the_types_that_hold_what_is_asked_for(room: Room) -> None:
+    owner = await room.swarm("tool")
+    phases = [{"name": "a", "prompt": "p", "requires": ["lint", "python"]}]
+    await room.call(
+        "task_orchestrate",
+        task={
+            "description": "d",
+            "requiredCapabilities": ["search", "lint"],
+            "phases": phases,
+            "autoSpawn": True,
+        },
+    )
+    types = sorted(agent.type for agent in owner.state.agents.values())
+    assert types == ["researcher", "reviewer", "tool"]
+
+
+async def test_auto_spawn_above_the_limit_of_agents_spawns_none(room: Room) -> None:
+    owner = await room.swarm("tool", maxAgents=2)
+    error = await room.refused(
+        "task_orchestrate",
+        task={"description": "d", "requiredCapabilities": ["search", "lint"], "autoSpawn": True},
+    )
+    assert (error["code"], error["reason"]) == ("resource", "limit")
+    assert (error["limit"], error["inFlight"]) == (2, 1)
+    assert error["retryAfterMs"] > 0
+    assert len(owner.state.agents) == 1
+
+
+async def test_auto_spawn_keeps_nobody_of_whom_one_could_not_be_started(room: Room) -> None:
+    owner = await room.swarm("tool")
+    offers = owner.offers
+
+    async def boasting(*, local: bool) -> dict[str, tuple[str, ...]]:
+        return {**await offers(local=local), "ghost": ("fly",)}
+
+    owner.offers = boasting
+    error = await room.refused(
+        "task_orchestrate",
+        task={"description": "d", "requiredCapabilities": ["fly", "search"], "autoSpawn": True},
+    )
+    assert error["reason"] == "no_runtime"
+    assert owner.state.tasks == {}
+    alive = [agent.type for agent in owner.state.agents.values() if agent.status != "terminated"]
+    assert alive == ["tool"]
+
+
+async def test_a_local_task_is_done_beside_the_coordinator_or_refused(room: Room) -> None:
+    owner = await room.swarm("tool")
+    elsewhere = {"task": "d", "execution": {"mode": "local"}}
+    error = await room.refused("task_orchestrate", **elsewhere)
+    assert (error["code"], error["reason"]) == ("resource", "missing_capabilities")
+    assert "on node n1" in error["message"]
+
+    (near,) = owner.state.agents.values()
+    near.node = "n1"
+    far = await room.call("agent_spawn", agentType="tool")
+    assert owner.state.agents[far["agentId"]].node == "n"
+    made = await room.call("task_orchestrate", **elsewhere)
+    assert [agent["agentId"] for agent in made["assignedAgents"]] == [near.id]
 
 
 @pytest.mark.parametrize(

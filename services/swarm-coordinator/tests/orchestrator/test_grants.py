@@ -30,8 +30,11 @@ class TenantAuth:
     def __init__(self, bus: Bus) -> None:
         self.bus = bus
         self.life_ms = 300_000
+        self.first = ""
         self.exchanged = 0
         self.revoked: list[str] = []
+        self.requests = 0
+        self.heard = asyncio.Event()
         self.endpoints = [
             serve_operation(bus, tenant_auth.delegate, self.delegate),
             serve_operation(bus, tenant_auth.exchange, self.exchange),
@@ -39,7 +42,12 @@ class TenantAuth:
         ]
 
     async def delegate(self, ask: Delegate) -> Delegated:
-        return Delegated(grant=f"grant of {ask.task}", expires_ms=ask.deadline_ms)
+        return Delegated(
+            grant=f"grant of {ask.task}",
+            expires_ms=ask.deadline_ms,
+            context=self.first,
+            context_expires_ms=self.bus.server_now_ms() + self.life_ms,
+        )
 
     async def exchange(self, ask: Exchange) -> Exchanged:
         if ask.grant in self.revoked:
@@ -50,7 +58,9 @@ class TenantAuth:
         return Exchanged(context=f"{ask.grant} {self.exchanged}", expires_ms=expires)
 
     async def revoke(self, ask: RevokeGrant) -> Empty:
-        self.revoked.append(ask.grant)
+        self.revoked += (ask.grant, *ask.others)
+        self.requests += 1
+        self.heard.set()
         return Empty()
 
 
@@ -69,6 +79,18 @@ async def grants(auth: TenantAuth, connect_bus: ConnectBus) -> AsyncIterator[Gra
     tasks = Tasks("test")
     yield Grants(await connect_bus("swarm-coordinator", "swarm-1"), tasks)
     await tasks.close()
+
+
+async def test_a_task_that_begins_has_its_first_context_from_the_delegation(
+    auth: TenantAuth, grants: Grants
+) -> None:
+    auth.first = "the first"
+    grant = await grants.delegate("context", "task_1", auth.bus.server_now_ms() + 60_000)
+    assert await grants.context_of(grant) == "the first"
+    assert auth.exchanged == 0
+    auth.life_ms = 0
+    late = await grants.delegate("context", "task_2", auth.bus.server_now_ms() + 60_000)
+    assert await grants.context_of(late) == f"{late} 1"
 
 
 async def test_many_items_of_a_task_share_one_exchange(auth: TenantAuth, grants: Grants) -> None:
@@ -90,7 +112,8 @@ async def test_a_grant_that_has_ended_says_so_to_everybody_who_asks(
     auth: TenantAuth, grants: Grants
 ) -> None:
     await grants.context_of("g")
-    await grants.revoke("g")
+    grants.revoke("g")
+    await grants.flush()
     for error in await asyncio.gather(
         *(grants.context_of("g") for _ in range(3)), return_exceptions=True
     ):
@@ -98,3 +121,17 @@ async def test_a_grant_that_has_ended_says_so_to_everybody_who_asks(
         assert error.kind is ErrorKind.UNAUTHENTICATED
     with pytest.raises(MeshError):
         await grants.context_of("g")
+
+
+async def test_grants_that_end_together_are_ended_in_few_requests(
+    auth: TenantAuth, grants: Grants
+) -> None:
+    names = [f"g{n}" for n in range(20)]
+    for name in names:
+        grants.revoke(name)
+    async with asyncio.timeout(5.0):
+        while len(auth.revoked) < len(names):
+            await auth.heard.wait()
+            auth.heard.clear()
+    assert auth.revoked == names
+    assert auth.requests == 3

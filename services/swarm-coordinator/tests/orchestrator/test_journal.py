@@ -42,12 +42,13 @@ class Rig:
         self.log = GatedLog()
         self.tasks = Tasks("test")
         self.folded: list[int] = []
+        self.metrics = Metrics("swarm-coordinator", "0", "swarm-1")
         self.journal = Journal(
             self.log,  # type: ignore[arg-type]
             snapshot=lambda: repr(self.folded).encode(),
             snapshot_events=snapshot_events,
             message_bytes=message_bytes,
-            metrics=Metrics("swarm-coordinator", "0", "swarm-1"),
+            metrics=self.metrics,
             tasks=self.tasks,
         )
         self.run: asyncio.Task[MeshError] = self.tasks.spawn(self.journal.run(), name="journal")
@@ -136,6 +137,7 @@ async def test_everybody_who_waits_is_told_when_the_owner_is_stale(rig: Rig) -> 
     with pytest.raises(MeshError):
         await rig.journal.stored()
     assert rig.stored() == []
+    assert b"mesh_swarm_appends_refused_total 1.0" in rig.metrics.text()
 
 
 async def test_an_append_of_which_nobody_knows_ends_the_journal_with_that_outcome(

@@ -107,6 +107,8 @@ async def test_agents_that_do_not_run_are_not_missed(rig: Rig) -> None:
 
 async def test_progress_is_kept_for_as_many_attempts_as_a_swarm_runs(rig: Rig) -> None:
     for n in range(3_000):
-        rig.liveness.note_progress(WorkProgress(agent="agent_1", item=str(n), progress=0.5))
+        rig.liveness.note_progress(WorkProgress(agent="agent_1", item=str(n), progress=0.5), n)
+    rig.liveness.note_progress(WorkProgress(agent="agent_1", item="1000", progress=0.7), 3_000)
     assert len(rig.liveness.progress) == 2_000
     assert "2999" in rig.liveness.progress
+    assert rig.liveness.progress["1000"].at_ms == 3_000

@@ -17,7 +17,7 @@ from mcp_proto.jsonrpc import ABSENT
 
 __all__ = [
     "BEAT_S", "LOST_S", "AgentBeat", "AgentCommand", "Attach", "Attached", "Ballot", "Beat",
-    "BeatAnswer", "Bid", "BidRequest", "Commanded", "Mail", "OwnerCall", "Results", "ResultsTaken",
+    "BeatAnswer", "Bid", "BidRequest", "Commanded", "Mail", "Results", "ResultsTaken",
     "RuntimeKind", "Spawn", "Spawned", "StepError", "Usage", "Work", "WorkItem", "WorkProgress",
     "WorkResult", "WorkTaken", "attach_subject", "beat_subject", "bid_subject", "command_subject",
     "owner_subject", "progress_subject", "result_subject", "spawn_subject", "work_subject",
@@ -94,32 +94,6 @@ def command_subject(tenant: str, host: str) -> str:
     return subjects.instance(tenant, host, "agent")
 
 
-# Between replicas
-
-
-class OwnerCall(_Wire, frozen=True, kw_only=True):
-    """A tool call or resource read that another replica received, for the owner to answer.
-
-    Attributes:
-        kind: ``tool``, ``read`` (resource), ``task-create``, ``task-update``, ``task-cancel``
-            (``contracts.tasks``) or ``ping``.
-        name: tool, or URI.
-        principal: who asks, checked by the replica that received it.
-        context: the caller's ``Mesh-Ctx``.
-        body: params of the call as they came; ``ABSENT`` = none.
-        request: ``Mesh-Req`` of the call.
-        timeout_ms: what is left for it.
-    """
-
-    kind: Literal["tool", "read", "task-create", "task-update", "task-cancel", "ping"]
-    name: str = ""
-    principal: str = ""
-    context: str = ""
-    body: msgspec.Raw = ABSENT
-    request: str = ""
-    timeout_ms: int = 0
-
-
 # Spawning
 
 
@@ -158,7 +132,8 @@ class Bid(_Wire, frozen=True, kw_only=True):
         refused: reason (``no_runtime``, ``no_gpu``, ``no_model_source``, ``limit``), "" = offer.
         message: the reason for people.
         free: share of the host that is free, 0..1; the highest wins.
-        types: agent types this host knows, for messages.
+        types: agent types this host runs.
+        capabilities: of those types that have any of their own.
     """
 
     host: str
@@ -167,6 +142,7 @@ class Bid(_Wire, frozen=True, kw_only=True):
     message: str = ""
     free: float = 0.0
     types: tuple[str, ...] = ()
+    capabilities: dict[str, tuple[str, ...]] = {}
 
 
 class Spawn(_Wire, frozen=True, kw_only=True):
@@ -232,7 +208,7 @@ class Spawned(_Wire, frozen=True, kw_only=True):
 class Attach(_Wire, frozen=True, kw_only=True):
     """An external process takes the place of an agent that was spawned with ``external``.
 
-    ``boot`` tells lives of the same program apart.
+    ``boot`` tells lives of the same program apart, ``node`` is its machine, as in its beats.
     """
 
     agent: str
@@ -240,6 +216,7 @@ class Attach(_Wire, frozen=True, kw_only=True):
     boot: str
     capabilities: tuple[str, ...] = ()
     slots: int = 1
+    node: str = ""
 
 
 class Attached(_Wire, frozen=True, kw_only=True):

@@ -59,7 +59,10 @@ class Auction:
         bid = secrets.token_hex(8)
         if request.swarm:  # else somebody only looks around
             self._bids[bid] = (request.tenant, request, self._loop.time() + BID_S)
-        return Bid(host=self._host, bid=bid, free=self._free(), types=self._kinds.types)
+        return Bid(
+            host=self._host, bid=bid, free=self._free(), types=self._kinds.types,
+            capabilities={} if request.swarm else self._kinds.capabilities,
+        )  # fmt: skip
 
     def redeem(self, bid: str, tenant: str, swarm: str) -> BidRequest | None:
         """Take a bid at its word, once; None = it is not, or no longer, one of ours."""

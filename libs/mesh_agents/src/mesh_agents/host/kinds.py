@@ -91,6 +91,11 @@ class Kinds:
             generic.append("llm")
         return tuple(sorted({*generic, *self._builtin, *self._functions, *self._commands}))
 
+    @property
+    def capabilities(self) -> dict[str, tuple[str, ...]]:
+        """What agents of the built-in types can do."""
+        return {name: one.capabilities for name, one in self._builtin.items()}
+
     def check(self, agent_type: str, runtime: str) -> None:
         """Whether such an agent could run here, as far as a bid request tells.
 

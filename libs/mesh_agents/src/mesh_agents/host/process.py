@@ -5,6 +5,7 @@ with every attempt that it had told apart, and never in the host's own failure.
 """
 
 import asyncio
+import functools
 import logging
 import os
 import socket
@@ -41,6 +42,7 @@ from mesh_chassis.child_environment import child_environment
 from mesh_chassis.children import Child, ChildLimits, Children
 from mesh_chassis.tasks import Tasks, TasksFullError
 from mesh_sdk.swarm.gateway import Gateway
+from mesh_sdk.swarm.large_outputs import deliverable
 from mesh_sdk.swarm.measuring import measured
 from mesh_sdk.swarm.outcomes import result_of
 from mesh_sdk.swarm.resident import BodyGoneError, Job, Measured
@@ -209,7 +211,8 @@ class ProcessBody:
             future.cancel()
             for task in running.asks:
                 task.cancel()
-        return result_of(item, done.ended)
+        ended = result_of(item, done.ended)
+        return await deliverable(self._gateway, self._tenant, item, ended)
 
     async def _cancel(self, n: int, future: "asyncio.Future[Done]") -> Done | None:
         """Have an attempt ended; what it became after all, None = nothing."""
@@ -351,6 +354,7 @@ class ProcessBody:
                 ask.params,
                 timeout_s=left_s,
                 questions=ask.questions,
+                progress=functools.partial(self._heard_of, ask.n) if ask.questions else None,
             )
         except StepFailedError as error:
             self._refuse(ask, error)
@@ -359,6 +363,10 @@ class ProcessBody:
             self._channel.send(Answered(call=ask.call, result=result))
         except ValueError as error:
             self._refuse(ask, StepFailedError(str(error), type="limit", retryable=False))
+
+    def _heard_of(self, n: int, progress: float, total: float | None, message: str) -> None:
+        """The one tool of an attempt has told how far it is."""
+        self._report(Progress(n=n, progress=progress, total=total, message=message))
 
     def _report(self, frame: Progress) -> None:
         running = self._running.get(frame.n)

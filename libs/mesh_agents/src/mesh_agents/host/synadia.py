@@ -6,53 +6,28 @@ the tenant of the swarm are driven.
 """
 
 import asyncio
-import re
-import secrets
-from collections.abc import AsyncGenerator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import Callable
 from typing import cast
 
 import msgspec
 
-from mcp_proto import agent_protocol as wire
-from mcp_proto.agent_protocol import Info, Prompt
-from mcp_proto.broker_rights import inbox_prefix
+from mcp_proto.agent_protocol import FoundAgent, Prompt
 from mcp_proto.contracts.swarm import WorkItem, WorkProgress, WorkResult
 from mcp_proto.errors import MeshError
 from mcp_proto.limits import RESULT_BYTES_MAX
 from mesh_agents.contract import Json, Letter, StepFailedError, StepOutput
-from mesh_agents.host.process import NotStartedError
-from mesh_chassis.bus.connection import Bus, Msg
+from mesh_agents.host.process import PROGRESS_GAP_S, NotStartedError
+from mesh_chassis.agent_prompts import SAID_CHARS_MAX, AgentPrompts, PromptError, payload_of
+from mesh_chassis.bus.connection import Bus
 from mesh_sdk.swarm.outcomes import ended_by, ended_with, result_of
 from mesh_sdk.swarm.resident import Job, Measured
 
 __all__ = ["SynadiaBody"]
 
 DISCOVERY_S = 1.0
-STALL_S = 0.25
-"""A discovery ends so long after the last record."""
-AGENTS_MAX = 256
-RECORD_BYTES_MAX = 64 * 1024
-QUEUE_MAX = 1_024
-"""Chunks of one answer that wait to be read; with more the step fails."""
 QUIET_S = 120.0
 """Longest silence of an agent; its ``status`` chunks count as words."""
-SAID_MAX = 1_000
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
-_OWN = "mesh"
-"""Metadata key of what a gateway of the mesh exposes: those are tools already."""
-
-_INFO = msgspec.json.Decoder(Info)
 _encode = msgspec.json.Encoder().encode
-
-
-class Found(msgspec.Struct, frozen=True):
-    """An agent that answers discovery; several instances of one are one."""
-
-    subject: str
-    agent: str
-    session: str
-    bytes_max: int
 
 
 class SynadiaBody:
@@ -69,27 +44,35 @@ class SynadiaBody:
     def __init__(
         self, bus: Bus, tenant: str, wanted: str, progress: Callable[[WorkProgress], None]
     ) -> None:
-        self._bus = bus
+        self._prompts = AgentPrompts(bus)
         self._tenant = tenant
         self._wanted = wanted
         self._progress = progress
-        self._found: Found | None = None
+        self._found: FoundAgent | None = None
 
     @property
     def pid(self) -> int | None:
         """See ``Body``."""
         return None
 
-    async def start(self) -> Found:
+    async def start(self) -> FoundAgent:
         """Find the agent.
 
         Raises:
             NotStartedError: there is none, or more than one.
         """
         try:
-            found = await self._discover()
+            await self._prompts.open()
+            return await self._find()
         except MeshError as error:
+            await self._prompts.close()
             raise NotStartedError(error.message) from error
+        except BaseException:
+            await self._prompts.close()
+            raise
+
+    async def _find(self) -> FoundAgent:
+        found = await self._discover()
         fitting = [
             one for one in found
             if self._wanted in {"", one.agent, f"{one.agent}.{one.session}"}
@@ -108,6 +91,8 @@ class SynadiaBody:
             output = await self._prompt(job)
         except StepFailedError as error:
             return result_of(job.item, ended_by(error))
+        except PromptError as error:
+            return result_of(job.item, ended_by(_failure(error)))
         except MeshError as error:
             why = StepFailedError(error.message, type="agent", outcome=error.outcome.value)
             return result_of(job.item, ended_by(why))
@@ -116,9 +101,8 @@ class SynadiaBody:
     async def ping(self, timeout_s: float) -> bool:
         """See ``Body``: whether it answers discovery."""
         try:
-            async with asyncio.timeout(timeout_s + DISCOVERY_S):
-                found = await self._discover()
-        except (TimeoutError, MeshError):
+            found = await self._discover(timeout_s + DISCOVERY_S)
+        except MeshError:
             return False
         return self._found in found
 
@@ -130,6 +114,7 @@ class SynadiaBody:
     async def stop(self, grace_s: float) -> int | None:
         """See ``Body``: it is not ours to end."""
         del grace_s
+        await self._prompts.close()
         return None
 
     def measure(self) -> Measured:
@@ -141,27 +126,18 @@ class SynadiaBody:
     async def _prompt(self, job: Job) -> StepOutput:
         found = self._found
         assert found is not None
-        text = _text(job)
-        payload = _encode(Prompt(prompt=text))
+        payload = payload_of(Prompt(prompt=_text(job)))
         if len(payload) > found.bytes_max:
             raise StepFailedError(
                 f"the prompt has {len(payload)} bytes; this agent takes {found.bytes_max}",
                 type="input", retryable=False, outcome="not_executed",
             )  # fmt: skip
+        loop = asyncio.get_running_loop()
         texts: list[str] = []
         left = RESULT_BYTES_MAX
-        async with self._stream() as (reply, queue):
-            await self._bus.publish(found.subject, payload, reply=reply)
-            while True:
-                message = await _next(queue)
-                if not self._goes_on(message):
-                    return StepOutput(text="".join(texts))
-                try:
-                    chunk = wire.chunk_of(message.data)
-                except ValueError as error:
-                    raise StepFailedError(f"a malformed chunk: {error}"[:SAID_MAX]) from None
-                if chunk is None:
-                    continue
+        reports, next_at = 0, 0.0
+        async with self._prompts.prompt(found.subject, payload, quiet_s=QUIET_S) as chunks:
+            async for chunk in chunks:
                 if chunk.kind == "query":
                     return _question(chunk.text)
                 if chunk.kind == "response":
@@ -170,105 +146,41 @@ class SynadiaBody:
                         raise StepFailedError("the answer is too long", type="limit")
                     texts.append(chunk.text)
                 elif chunk.text != "ack":
-                    self._report(job.item, len(texts), chunk.text)
-
-    def _goes_on(self, message: Msg) -> bool:
-        """Whether more follows.
-
-        Raises:
-            StepFailedError: nobody is there, or the agent says that it failed.
-        """
-        headers = message.headers or {}
-        if not message.data and headers.get("Status", "").startswith("503"):
-            raise StepFailedError("the agent is not there", type="agent", outcome="not_executed")
-        if wire.ERROR_CODE_HEADER in headers:
-            code = headers[wire.ERROR_CODE_HEADER]
-            said = headers.get(wire.ERROR_HEADER, "")[:SAID_MAX]
-            raise StepFailedError(
-                f"the agent answers {code}: {said}",
-                type="agent", retryable=not code.startswith("4"),
-            )  # fmt: skip
-        return bool(message.data or headers)
+                    reports += 1
+                    if loop.time() >= next_at:
+                        next_at = loop.time() + PROGRESS_GAP_S
+                        self._report(job.item, reports, chunk.text)
+        return StepOutput(text="".join(texts))
 
     def _report(self, item: WorkItem, at: int, text: str) -> None:
-        message = text[:SAID_MAX]
+        message = text[:SAID_CHARS_MAX]
         self._progress(WorkProgress(agent=item.agent, item=item.item, progress=at, message=message))
 
-    async def _discover(self) -> list[Found]:
-        found: dict[str, Found] = {}
-        loop = asyncio.get_running_loop()
-        async with self._stream() as (reply, queue):
-            await self._bus.publish(f"$SRV.INFO.{wire.SERVICE}", reply=reply)
-            ends = loop.time() + DISCOVERY_S
-            wait_s = DISCOVERY_S
-            while len(found) < AGENTS_MAX and wait_s > 0:
-                try:
-                    async with asyncio.timeout(wait_s):
-                        message = await queue.get()
-                except TimeoutError:
-                    break
-                if not message.data:
-                    break  # nobody serves it
-                one = self._read(message.data)
-                if one is not None:
-                    found.setdefault(one.subject, one)
-                wait_s = min(STALL_S, ends - loop.time())
-        return list(found.values())
-
-    def _read(self, record: bytes) -> Found | None:
-        """An agent of a service record; None = none that may be driven here."""
-        if len(record) > RECORD_BYTES_MAX:
-            return None
-        try:
-            info = _INFO.decode(record)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        prompt = next((one for one in info.endpoints if one.name == wire.PROMPT_ENDPOINT), None)
-        if info.name != wire.SERVICE or _OWN in (info.metadata or {}) or prompt is None:
-            return None
-        # Never any other subject: a record could name one that its author may not publish to.
-        tokens = prompt.subject.split(".")
-        if tokens[:2] != [wire.SERVICE, "prompt"] or len(tokens) != 5:
-            return None
-        agent, owner, session = tokens[2:]
-        if owner != self._tenant or not all(_TOKEN.fullmatch(one) for one in (agent, session)):
-            return None
-        room = self._bus.max_payload
-        said = wire.bytes_of((prompt.metadata or {}).get("max_payload", "")) or room
-        return Found(prompt.subject, agent, session, min(said, room))
-
-    @asynccontextmanager
-    async def _stream(self) -> AsyncGenerator[tuple[str, asyncio.Queue[Msg]]]:
-        """An inbox of one exchange, and what comes into it."""
-        bus = self._bus
-        prefix = inbox_prefix(bus.service, bus.instance)
-        inbox = f"{prefix}.synadia.{secrets.token_hex(12)}"
-        queue: asyncio.Queue[Msg] = asyncio.Queue(QUEUE_MAX)
-
-        async def heard(message: Msg) -> None:
-            if not queue.full():
-                queue.put_nowait(message)
-
-        subscription = await bus.subscribe(inbox, heard)
-        try:
-            yield inbox, queue
-        finally:
-            await subscription.unsubscribe()
+    async def _discover(self, within_s: float = DISCOVERY_S) -> list[FoundAgent]:
+        """Agents of the tenant; of nobody else."""
+        found = await self._prompts.discover(within_s=within_s)
+        return [one for one in found if one.owner == self._tenant]
 
 
-async def _next(queue: asyncio.Queue[Msg]) -> Msg:
-    if queue.full():
-        raise StepFailedError("the agent talks faster than it is heard", type="limit")
-    try:
-        async with asyncio.timeout(QUIET_S):
-            return await queue.get()
-    except TimeoutError:
-        text = f"the agent was silent for {QUIET_S:g} s"
-        raise StepFailedError(text, type="timeout", outcome="unknown") from None
+def _failure(error: PromptError) -> StepFailedError:
+    match error.reason:
+        case "gone":
+            return StepFailedError(error.said, type="agent", outcome="not_executed")
+        case "refused" | "failed":
+            return StepFailedError(
+                f"the agent answers {error.code}: {error.said}",
+                type="agent", retryable=error.reason == "failed",
+            )  # fmt: skip
+        case "silent":
+            return StepFailedError(error.said, type="timeout", outcome="unknown")
+        case "flood":
+            return StepFailedError(error.said, type="limit")
+        case "malformed":
+            return StepFailedError(error.said)
 
 
 def _question(text: str) -> StepOutput:
-    asked = text[:SAID_MAX]
+    asked = text[:SAID_CHARS_MAX]
     schema: Json = {
         "type": "object",
         "properties": {"answer": {"type": "string"}},

@@ -28,7 +28,7 @@ def ask_tool(
         call: number of the request within it.
         answers: to what the tool asked in an earlier round.
         state: of that round.
-        questions: the tool may ask back.
+        questions: as in ``Ask``.
 
     Raises:
         StepFailedError: the arguments are not JSON.

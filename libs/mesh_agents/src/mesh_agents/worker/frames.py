@@ -142,7 +142,8 @@ class Ask(_Frame, frozen=True, kw_only=True, tag="ask"):
         call: number of the request.
         method: ``tools/call`` or ``tools/list``.
         params: its params.
-        questions: the tool may ask back; the step passes that on.
+        questions: the call is the whole step: the tool may ask back, which the step passes on,
+            and what it tells of its progress is the step's.
     """
 
     n: int

@@ -119,6 +119,7 @@ class Attachment:
             boot=self._bus.boot,
             capabilities=described.capabilities,
             slots=described.slots,
+            node=self._residence.node,
         )
         wait_s = RETRY_FIRST_S
         while True:

@@ -19,6 +19,7 @@ import msgspec
 from mcp_proto.contracts.swarm import StepError, WorkItem, WorkProgress, WorkResult
 from mesh_sdk.swarm.callables import Function, Hear, Run, is_async
 from mesh_sdk.swarm.gateway import Gateway
+from mesh_sdk.swarm.large_outputs import deliverable
 from mesh_sdk.swarm.measuring import measured
 from mesh_sdk.swarm.outcomes import Ended, ended_by, ended_with, result_of
 from mesh_sdk.swarm.resident import Job, Measured
@@ -79,7 +80,8 @@ class FunctionBody:
         try:
             step = _step(job, folder, tools, reporter)
             value = await self._call(function, step)
-            return result_of(item, ended_with(value, tool_calls=tools.calls))
+            ended = result_of(item, ended_with(value, tool_calls=tools.calls))
+            return await deliverable(self._gateway, self._tenant, item, ended)
         except Exception as error:  # noqa: BLE001 - whatever a step raises is its outcome
             return result_of(item, ended_by(error, tool_calls=tools.calls))
         finally:

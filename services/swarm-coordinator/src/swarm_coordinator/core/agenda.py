@@ -54,6 +54,8 @@ class Agenda:
         live: tasks that have not ended.
         ended: tasks that have, oldest first, and how many steps each has.
         ended_steps: of all of those.
+        ended_bytes: of the outputs and results that ended tasks hold, those that hold any.
+        held_bytes: of all of those.
         stranded: steps that cannot go on, because of those before them.
         groups: of voting phases: the steps of each group.
         voted: of voting phases: groups in which something has changed.
@@ -85,6 +87,8 @@ class Agenda:
         self.live: dict[str, None] = {}
         self.ended: dict[str, int] = {}
         self.ended_steps = 0
+        self.ended_bytes: dict[str, int] = {}
+        self.held_bytes = 0
         self.straggling: dict[tuple[str, str], int] = {}
         self._number = 0
 
@@ -113,10 +117,17 @@ class Agenda:
         self.timers = kept
         self.timers_max = max(TIMERS_MIN, 2 * len(kept))
 
-    def end(self, task: str, steps: int) -> None:
+    def end(self, task: str, steps: int, held_bytes: int) -> None:
         """A task has ended."""
         self.ended[task] = steps
         self.ended_steps += steps
+        self.ended_bytes[task] = held_bytes
+        self.held_bytes += held_bytes
+
+    def drop_ended(self, task: str) -> None:
+        """An ended task leaves the state."""
+        self.ended_steps -= self.ended.pop(task, 0)
+        self.held_bytes -= self.ended_bytes.pop(task, 0)
 
     def forget(self, task: str) -> None:
         """Nothing of a task is to be done any more."""

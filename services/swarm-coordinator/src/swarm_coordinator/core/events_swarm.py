@@ -50,10 +50,11 @@ class SwarmDestroyed(LogEntry, frozen=True, tag="destroyed"):
 
 
 class OwnerChanged(LogEntry, frozen=True, tag="owner"):
-    """A replica took the swarm over; its append fences the one before."""
+    """A replica took the swarm over; its append fences the one before. ``node`` = its machine."""
 
     owner: str
     epoch: int
+    node: str = ""
 
 
 # Agents
@@ -92,12 +93,14 @@ class AgentAttached(LogEntry, frozen=True, tag="attached"):
     epoch: int
     capabilities: tuple[str, ...] = ()
     slots: int = 1
+    node: str = ""
 
 
 class AgentActive(LogEntry, frozen=True, tag="active"):
-    """Its first beat."""
+    """Its first beat, from this machine."""
 
     agent: str
+    node: str = ""
 
 
 class AgentDraining(LogEntry, frozen=True, tag="draining"):
@@ -119,6 +122,7 @@ class AgentReturned(LogEntry, frozen=True, tag="returned"):
 
     agent: str
     epoch: int
+    node: str = ""
 
 
 class AgentTerminated(LogEntry, frozen=True, tag="terminated"):

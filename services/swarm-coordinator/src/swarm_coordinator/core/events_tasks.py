@@ -84,7 +84,7 @@ class TaskEnded(LogEntry, frozen=True, tag="ended"):
     """Terminal."""
 
     task: str
-    status: Literal["completed", "failed", "faulted", "cancelled"]
+    status: Literal["completed", "failed", "cancelled"]
     reason: str = ""
     message: str = ""
     partial: bool = False

@@ -124,7 +124,7 @@ def _rebuild(state: SwarmState) -> None:
     agenda = state.agenda
     for task in sorted(state.tasks.values(), key=lambda one: one.ended_ms):
         if task.ended:
-            agenda.end(task.id, task.total)
+            agenda.end(task.id, task.total, task.held_bytes)
             agenda.at(task.ended_ms + TASK_KEPT_MS, "keep", task.id)
     for task in state.tasks.values():
         if not task.ended:

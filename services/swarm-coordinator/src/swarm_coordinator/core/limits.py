@@ -13,6 +13,7 @@ __all__ = [
     "BUSY_WAIT_MS",
     "CANCEL_GRACE_MS",
     "EARLY_STOP_VOTERS_MAX",
+    "ENDED_BYTES_MAX",
     "ENDED_STEPS_MAX",
     "EWMA_SHARE",
     "FAILURES_KEPT_MAX",
@@ -163,6 +164,9 @@ STEPS_EVENT_BYTES_MAX = 256 * 1024
 
 TASKS_KEPT_MAX = 200
 """Ended tasks in a state; what they came to is in their task records for 7 days."""
+
+ENDED_BYTES_MAX = 16 * 1024 * 1024
+"""Outputs and results of ended tasks in a state; half of what all tasks of a swarm may hold."""
 
 ENDED_STEPS_MAX = 20_000
 """Steps of ended tasks in a state: a snapshot holds each of them."""

@@ -11,6 +11,7 @@ import msgspec
 
 from mcp_proto.jsonrpc import ABSENT
 from swarm_coordinator.core.fanning import input_where, template_of
+from swarm_coordinator.core.gathering import gathering
 from swarm_coordinator.core.graph import CycleError, ancestors, ordered
 from swarm_coordinator.core.phase_arguments import phases_of
 from swarm_coordinator.core.reading import Table
@@ -161,26 +162,36 @@ def _checked(
     warnings: list[str],
 ) -> Plan:
     by_name: dict[str, PhasePlan] = {}
+    reducer = spec.execution.aggregate.agent
+    _check_name(reducer, "/execution/resultAggregation/agent", spec, agents)
     for phase in phases:
         if phase.name in by_name:
             raise PlanError(f"{phase.where}/name", f"two phases are called {phase.name}")
         by_name[phase.name] = phase
         _check_agents(phase, spec, agents)
+        _check_decisions(phase)
     order = _order(by_name)
     arranged = [by_name[name] for name in order]
     if spec.strategy == "sequential":
         arranged = _in_sequence(arranged)
+    last = _last(arranged)
+    arranged += gathering(spec, arranged, last)
     needs = {phase.name: phase.dependencies for phase in arranged}
-    before = ancestors(needs, order)
+    before = ancestors(needs, [phase.name for phase in arranged])
     for phase in arranged:
         _check_references(phase, before[phase.name], by_name, topology)
-    wanted = {name for names in needs.values() for name in names}
     return Plan(
         phases=tuple(arranged),
         source=source,  # type: ignore[arg-type]
-        outputs=tuple(name for name in order if name not in wanted),
+        outputs=_last(arranged),
         warnings=tuple(warnings),
     )
+
+
+def _last(phases: Sequence[PhasePlan]) -> tuple[str, ...]:
+    """Those that nobody waits for."""
+    wanted = {name for phase in phases for name in phase.dependencies}
+    return tuple(phase.name for phase in phases if phase.name not in wanted)
 
 
 def _check_agents(phase: PhasePlan, spec: TaskSpec, agents: Sequence[AgentView]) -> None:
@@ -190,13 +201,25 @@ def _check_agents(phase: PhasePlan, spec: TaskSpec, agents: Sequence[AgentView])
     judge = phase.vote.equality.agent if phase.vote else ""
     helpers.append((f"{phase.where}/vote/equality/agent", judge))
     for where, name in helpers:
-        if not name or name in BUILT_IN or spec.auto_spawn or named(name, agents):
-            continue
-        there = sorted({agent.name or agent.id for agent in agents})
-        shown = ", ".join(there[:NAMES_SHOWN]) + (", …" if len(there) > NAMES_SHOWN else "")
-        agents_there = f"; there are {shown}" if there else "; there are no agents"
-        place = where if phase.where else "/task/input"
-        raise PlanError(place, f"no agent has the id, name or type {name}{agents_there}")
+        _check_name(name, where if phase.where else "/task/input", spec, agents)
+
+
+def _check_name(name: str, where: str, spec: TaskSpec, agents: Sequence[AgentView]) -> None:
+    if not name or name in BUILT_IN or spec.auto_spawn or named(name, agents):
+        return
+    there = sorted({agent.name or agent.id for agent in agents})
+    shown = ", ".join(there[:NAMES_SHOWN]) + (", …" if len(there) > NAMES_SHOWN else "")
+    agents_there = f"; there are {shown}" if there else "; there are no agents"
+    raise PlanError(where, f"no agent has the id, name or type {name}{agents_there}")
+
+
+def _check_decisions(phase: PhasePlan) -> None:
+    if phase.vote is not None and phase.fanout is not None and phase.aggregate.kind == "reduce":
+        raise PlanError(
+            f"{phase.where}/aggregate" if phase.where else "/execution/resultAggregation",
+            "expected another aggregate: decisions of votes are put together by the owner. "
+            "Reduce them in a phase behind this one",
+        )
 
 
 def _order(phases: Mapping[str, PhasePlan]) -> tuple[str, ...]:

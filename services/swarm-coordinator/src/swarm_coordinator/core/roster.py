@@ -1,11 +1,12 @@
 """The agents of a swarm as planning, topology and votes see them."""
 
+from swarm_coordinator.core.spec import TaskSpec
 from swarm_coordinator.core.state import AgentState, SwarmState, TaskState
 from swarm_coordinator.core.topology import Network, network_of
 from swarm_coordinator.core.views import AgentView, Pace
 from swarm_coordinator.core.weights import Voter
 
-__all__ = ["living", "network", "team_of", "view_of", "voter_of"]
+__all__ = ["available", "living", "network", "team_of", "view_of", "voter_of"]
 
 
 def view_of(agent: AgentState) -> AgentView:
@@ -37,6 +38,14 @@ def living(state: SwarmState, *, spawning: bool = False) -> list[AgentView]:
         if agent.status == "active"
         or (spawning and agent.status == "spawning" and not agent.external)
     ]
+
+
+def available(state: SwarmState, spec: TaskSpec, *, spawning: bool = False) -> list[AgentView]:
+    """``living``, of those that may do this task: with ``mode: local``, beside the owner."""
+    found = living(state, spawning=spawning)
+    if spec.execution.mode != "local":
+        return found
+    return [one for one in found if state.node and state.agents[one.id].node == state.node]
 
 
 def network(state: SwarmState, *, spawning: bool = False) -> Network:

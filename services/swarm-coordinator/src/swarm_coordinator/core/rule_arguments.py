@@ -202,11 +202,6 @@ def execution_of(table: Table) -> Execution:
     mode: Literal["distributed", "local"] = table.word(
         "mode", ("distributed", "local"), "distributed"
     )
-    if mode == "local":
-        raise PlanError(
-            table.at("mode"),
-            "local is not available: agents are placed when they are spawned; name them in phases",
-        )
     execution = Execution(
         mode=mode,
         retry=retry_of(table, "retryPolicy") or RetryPolicy(),

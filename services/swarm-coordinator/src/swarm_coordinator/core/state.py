@@ -55,9 +55,9 @@ __all__ = [
 ]
 
 TaskStatus = Literal[
-    "queued", "running", "waiting", "completed", "failed", "faulted", "cancelling", "cancelled"
+    "queued", "running", "waiting", "completed", "failed", "cancelling", "cancelled"
 ]
-TERMINAL_TASKS = frozenset({"completed", "failed", "faulted", "cancelled"})
+TERMINAL_TASKS = frozenset({"completed", "failed", "cancelled"})
 
 
 class Spent(Facts):
@@ -169,6 +169,13 @@ class TaskState(Facts):
         return step.plan.agents or self.phases[step.phase].agents
 
     @property
+    def held_bytes(self) -> int:
+        """Of its result and the outputs of its phases."""
+        return memoryview(self.result).nbytes + sum(
+            memoryview(phase.output).nbytes for phase in self.phases.values()
+        )
+
+    @property
     def ended(self) -> bool:
         """Terminal: its status never changes again."""
         return self.status in TERMINAL_TASKS
@@ -180,7 +187,7 @@ class Counters(Facts):
     Attributes:
         submitted: tasks.
         completed: tasks; ``partial`` ones included.
-        failed: tasks, ``faulted`` ones included.
+        failed: tasks.
         cancelled: tasks.
         sent: attempts.
         done: steps.
@@ -229,6 +236,7 @@ class SwarmState(Facts, dict=True):
         created_ms: when it was made.
         ended_ms: when it was destroyed.
         owner: replica that has it.
+        node: machine of that replica; tasks with ``mode: local`` are done there.
         owner_epoch: counts owners.
         sequence: events folded so far.
         agents: by id, in order of creation; terminated ones stay for a while.
@@ -249,6 +257,7 @@ class SwarmState(Facts, dict=True):
     created_ms: int = 0
     ended_ms: int = 0
     owner: str = ""
+    node: str = ""
     owner_epoch: int = 0
     sequence: int = 0
     agents: dict[str, AgentState] = msgspec.field(default_factory=dict[str, AgentState])

@@ -61,6 +61,7 @@ class AgentState(Facts):
         weight: voice in weighted votes.
         timeout_s: of an attempt, where the phase says nothing.
         host: instance that runs it; "" = not placed yet. Only it is believed about this agent.
+        node: machine of the host, as it says; "" = it has not said.
         epoch: life; counted up when a lost agent is back and when a process attaches.
         status: ``busy`` is derived: active with items.
         runtime: kind that runs it.
@@ -90,6 +91,7 @@ class AgentState(Facts):
     weight: float = 1.0
     timeout_s: int = 300
     host: str = ""
+    node: str = ""
     epoch: int = 1
     status: AgentStatus = "spawning"
     runtime: str = ""

@@ -60,6 +60,7 @@ class StepState(Facts, gc=False):
         runs: attempts on their way: one, or two while a straggler has a duplicate.
         former: attempts given up on whose result would still count.
         excluded: agents that rejected it.
+        begun: an attempt may have had effects; false while all were refused before they ran.
         ready_ms: when it last became ready.
         due_ms: when it is tried again; while ready, when waiting for an agent ends.
         agent: who ended it.
@@ -86,6 +87,7 @@ class StepState(Facts, gc=False):
     runs: tuple[Run, ...] = ()
     former: tuple[Run, ...] = ()
     excluded: tuple[str, ...] = ()
+    begun: bool = False
     ready_ms: int = 0
     due_ms: int = 0
     agent: str = ""

@@ -23,6 +23,7 @@ import msgspec
 
 from swarm_coordinator.core import pointers
 from swarm_coordinator.core.fanning import STEPS_MAX, Inputs, Part
+from swarm_coordinator.core.gathering import narrowed
 from swarm_coordinator.core.reductions import merges
 from swarm_coordinator.core.references import Outputs, value_at
 from swarm_coordinator.core.team import require_team
@@ -50,6 +51,7 @@ def steps_of(
         PlanError: a reference that does not hold, a fan-out over no array, too many or too large
             steps, or nobody left to do them.
     """
+    phase = narrowed(phase, outputs)
     able = _by_rank(require_team(phase, team), network)
     chain = phase.vote is None and (phase.chained or network.topology == "ring")
     read = Outputs(outputs)

@@ -118,6 +118,7 @@ class PhasePlan(_View, frozen=True, kw_only=True):
         items_min: fewer items of its fan-out are an error.
         optional: ``itemsFrom`` may name nothing, which is an empty list.
         merge: form of its merges; None = the usual one.
+        gathers: it reduces what the phases before came to, those that failed left out.
         aggregate: how its outputs become one; of a voting phase with fan-out, its decisions.
         vote: None = no vote.
         timeout_s: of one attempt; 0 = that of the agent.
@@ -145,6 +146,7 @@ class PhasePlan(_View, frozen=True, kw_only=True):
     items_min: int = 0
     optional: bool = False
     merge: MergeForm | None = None
+    gathers: bool = False
     aggregate: Aggregate = Aggregate()
     vote: Coordination | None = None
     timeout_s: int = 0

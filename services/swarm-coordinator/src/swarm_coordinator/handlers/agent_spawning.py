@@ -71,6 +71,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
         cpu: cores; 0 = no wish.
         memory_bytes: 0 = no wish.
         gpu: whether it needs one.
+        local: only beside the coordinator.
     """
 
     type: str
@@ -81,6 +82,7 @@ class Wanted(msgspec.Struct, frozen=True, kw_only=True):
     cpu: float = 0.0
     memory_bytes: int = 0
     gpu: bool = False
+    local: bool = False
 
 
 class Allocated(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -255,10 +257,13 @@ def _with_resources(wanted: Wanted) -> msgspec.Raw:
         wish["memoryBytes"] = wanted.memory_bytes
     if wanted.gpu:
         wish["gpu"] = True
-    if not wish:
+    wishes: dict[str, object] = {"resources": wish} if wish else {}
+    if wanted.local:
+        wishes["local"] = True
+    if not wishes:
         return wanted.config
     members = _MEMBERS.decode(wanted.config) if memoryview(wanted.config).nbytes else {}
-    return msgspec.Raw(msgspec.json.encode({**members, "resources": wish}))
+    return msgspec.Raw(msgspec.json.encode({**members, **wishes}))
 
 
 def _spawned_answer(state: SwarmState, agent: AgentState, wanted: Wanted) -> _SpawnedAnswer:

@@ -75,7 +75,8 @@ async def give(owner: Owner, caller: Caller, arguments: msgspec.Raw) -> Answer:
         ),
     )
     try:
-        task = await submit(owner, caller, spec, asked.idempotency_key or "")
+        key = asked.idempotency_key or ""
+        task = await submit(owner, caller, spec, key, wait=asked.wait)
     except Refusal as refusal:
         if refusal.code != "params":
             raise

@@ -13,11 +13,18 @@ __all__ = ["bad", "call_result", "failed_result", "iso", "iso_or_none", "refusal
 _encode = msgspec.json.Encoder().encode
 
 
+TEXT_BYTES_MAX = 4 * 1024 * 1024
+"""Beyond this an answer that says everything twice would be more than an edge gives."""
+
+
 def call_result(structured: bytes) -> bytes:
     """A complete result: the structured content, and the same as text for old clients."""
+    text = structured.decode()
+    if len(structured) > TEXT_BYTES_MAX:
+        text = f"{len(structured)} bytes of JSON: they are in structuredContent"
     return b'%b"content":[{"type":"text","text":%b}],"structuredContent":%b}' % (
         COMPLETE_HEAD,
-        _encode(structured.decode()),
+        _encode(text),
         structured,
     )
 

@@ -9,6 +9,8 @@ caller has not is answered with ``no_swarm``.
 Refusals are results with ``isError``; what is the caller's mistake or the mesh's raises.
 """
 
+from collections.abc import Awaitable
+
 import msgspec
 
 from mcp_proto.codec import pick, splice
@@ -16,27 +18,35 @@ from mcp_proto.contracts.tasks import IDEMPOTENCY_KEY, TaskRecord
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.jsonrpc import ABSENT
 from mcp_proto.names import SWARM_SERVER
+from swarm_coordinator.core import decide
 from swarm_coordinator.core.refusals import Refusal
 from swarm_coordinator.handlers import catalog, resources
 from swarm_coordinator.handlers.answers import bad, call_result, failed_result, refusal_result
+from swarm_coordinator.handlers.asking import Asks, Resumption, asking_result
 from swarm_coordinator.handlers.checking import Checked, Checker
 from swarm_coordinator.handlers.ports import Caller, Owner, Swarms
 from swarm_coordinator.handlers.resources import swarm_of_uri
+from swarm_coordinator.handlers.submitting import submitted
 from swarm_coordinator.handlers.task_records import POLL_MS, record_of
-from swarm_coordinator.handlers.toolset import Answer, FailedTask, Tool
+from swarm_coordinator.handlers.toolset import Answer, FailedTask, Repeated, Tool
 
 __all__ = [
     "ANYWHERE",
     "TASK_TOOLS",
+    "WAITING_TOOLS",
+    "Repeated",
     "Target",
     "begin_task",
     "call_anywhere",
     "call_on_owner",
     "check",
+    "lost_swarm",
     "no_swarm",
     "no_task",
     "permission_of",
     "read_resource",
+    "repeatable",
+    "resume",
     "swarm_of",
     "swarm_of_uri",
     "target_of",
@@ -46,12 +56,24 @@ __all__ = [
 ANYWHERE = frozenset(tool.spec.name for tool in catalog.TOOLS if tool.anywhere is not None)
 """Tools that any replica answers: they mean no swarm that exists."""
 
+WAITING_TOOLS = frozenset(("task_orchestrate", "agent_task", "task_result"))
+"""Tools that can wait for a task, and ask their client what it asks."""
+
 TASK_TOOLS = catalog.TASK_TOOLS
 """Tools that can run as an MCP task."""
 
 _TOOLS = {tool.spec.name: tool for tool in catalog.TOOLS}
 _CHECKERS = {tool.spec.name: Checker(tool.spec.input_schema) for tool in catalog.TOOLS}
 _encode = msgspec.json.Encoder().encode
+
+
+def repeatable(tool: str, arguments: msgspec.Raw) -> bool:
+    """Whether a call may be made once more when nobody knows what became of it."""
+    if _tool(tool).spec.read_only:
+        return True
+    if tool not in _KEYED or not memoryview(arguments).nbytes:
+        return False
+    return bool(pick(arguments, "idempotencyKey"))
 
 
 class Target(
@@ -164,12 +186,51 @@ async def call_on_owner(owner: Owner, caller: Caller, tool: str, arguments: msgs
     if (state.tenant, state.principal) != (caller.tenant, caller.principal):
         return no_swarm(state.swarm, owner.now_ms())
     checked = _CHECKERS[tool].check(arguments)
+    return await _told(owner, tool, checked, handler(owner, caller, checked.arguments))
+
+
+async def resume(owner: Owner, caller: Caller, tool: str, given: Resumption) -> bytes:
+    """A repeat of a call whose task has asked: it gets the answers, and the call waits on.
+
+    Args:
+        owner: of the task's swarm.
+        caller: verified.
+        tool: one of ``WAITING_TOOLS``.
+        given: what the repeat brings.
+
+    Returns:
+        As ``call_on_owner``.
+
+    Raises:
+        MeshError: ``not_found`` for a task that is not the caller's; ``params``.
+    """
+    state = owner.state
+    task = state.tasks.get(given.task)
+    if task is None or (state.tenant, task.principal) != (caller.tenant, caller.principal):
+        raise MeshError(ErrorKind.NOT_FOUND, "unknown task")
+    arguments = msgspec.Raw(_encode({"taskId": given.task, "wait": True}))
+    checked = Checked(arguments=arguments, warnings=())
+    work = _TOOLS["task_result"].on_owner if tool == "task_result" else None
+
+    async def resumed() -> Answer:
+        await owner.commit(decide.answer_input(state, task.id, given.responses, owner.now_ms()))
+        if work is not None:
+            return await work(owner, caller, arguments)
+        return await submitted(owner, caller, task.id, wait=True)
+
+    return await _told(owner, tool, checked, resumed())
+
+
+async def _told(owner: Owner, tool: str, checked: Checked, work: Awaitable[Answer]) -> bytes:
+    """What became of the work of a tool, as its result."""
     try:
-        answer = await handler(owner, caller, checked.arguments)
+        answer = await work
+    except Asks as asks:
+        return asking_result(asks)
     except Refusal as refusal:
         named = _TARGET.decode(checked.arguments)
         return refusal_result(
-            refusal, owner.now_ms(), swarmId=state.swarm, agentId=named.agent or ""
+            refusal, owner.now_ms(), swarmId=owner.state.swarm, agentId=named.agent or ""
         )
     except FailedTask as failed:
         return failed_result(_encode({"error": failed.error, "timestamp": owner.now_ms()}))
@@ -177,7 +238,11 @@ async def call_on_owner(owner: Owner, caller: Caller, tool: str, arguments: msgs
 
 
 async def call_anywhere(swarms: Swarms, caller: Caller, tool: str, arguments: msgspec.Raw) -> bytes:
-    """Run a tool of ``ANYWHERE``; as ``call_on_owner``."""
+    """Run a tool of ``ANYWHERE``; as ``call_on_owner``.
+
+    Raises:
+        Repeated: ``call_on_owner`` on the owner of that swarm has the answer.
+    """
     handler = _tool(tool).anywhere
     if handler is None:
         raise MeshError(ErrorKind.INTERNAL, f"{tool} means a swarm")
@@ -221,7 +286,7 @@ async def begin_task(
     await owner.recorded(found)
     task = owner.state.tasks.get(found)
     if task is not None:
-        return record_of(owner.state, task, tool=tool)
+        return record_of(owner.state, task, tool=tool, reports=owner.reported)
     record = await owner.task_record(caller.principal, found)
     if record is None:
         raise MeshError(ErrorKind.LOST, "the task has ended and is forgotten")
@@ -258,6 +323,11 @@ def no_swarm(swarm: str, now_ms: int) -> bytes:
     return refusal_result(
         Refusal("swarm", "not_found", message, swarmId=swarm[:64] or None), now_ms
     )
+
+
+def lost_swarm(swarm: str, message: str, now_ms: int) -> bytes:
+    """The result of a call that means a swarm which nobody can carry on."""
+    return refusal_result(Refusal("swarm", "destroyed", message, swarmId=swarm), now_ms)
 
 
 async def read_resource(owner: Owner, caller: Caller, uri: str) -> bytes:

@@ -1,18 +1,29 @@
 """What the handlers of tools need from the orchestrator, and nothing more."""
 
 import asyncio
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
+from contextlib import AbstractAsyncContextManager
 from typing import Protocol
 
 import msgspec
 
-from mcp_proto.contracts.swarm import AgentCommand, Bid, Commanded, Mail, Spawned
+from mcp_proto.contracts.swarm import (
+    AgentCommand,
+    Bid,
+    Commanded,
+    Mail,
+    Spawned,
+    WorkProgress,
+)
+from mcp_proto.contracts.swarm_replicas import TaskReached
 from mcp_proto.contracts.tasks import TaskRecord
+from mcp_proto.jsonrpc import ABSENT
 from swarm_coordinator.core.events import Event
 from swarm_coordinator.core.records import Remembered, SwarmRecord
 from swarm_coordinator.core.state import SwarmState, TaskState
+from swarm_coordinator.handlers.task_log import History
 
-__all__ = ["Caller", "Memory", "Owner", "Remembered", "SwarmLimits", "Swarms"]
+__all__ = ["Caller", "Held", "Memory", "Owner", "Remembered", "Reported", "SwarmLimits", "Swarms"]
 
 
 class Caller(msgspec.Struct, frozen=True, kw_only=True):
@@ -24,6 +35,10 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
         context: the signed ``Mesh-Ctx``; "" only in development.
         request: ``Mesh-Req`` of the call.
         deadline_s: monotonic time (``Owner.monotonic``) when nobody waits any more.
+        tell: takes how far a task is that the call waits for, and never blocks; None = the
+            caller did not ask for progress.
+        client: ``ClientCapabilities`` of who waits: what it may be asked meanwhile; ``ABSENT`` =
+            nothing.
     """
 
     tenant: str
@@ -31,6 +46,15 @@ class Caller(msgspec.Struct, frozen=True, kw_only=True):
     context: str = ""
     request: str = ""
     deadline_s: float = 0.0
+    tell: Callable[[TaskReached], None] | None = None
+    client: msgspec.Raw = ABSENT
+
+
+class Reported(msgspec.Struct, frozen=True):
+    """What an agent last told of an attempt, and when (Unix ms)."""
+
+    at_ms: int
+    said: WorkProgress
 
 
 class Memory(Protocol):
@@ -116,7 +140,7 @@ class Owner(Protocol):
         """Place and start an agent that the log has as ``spawning``; commits what came of it."""
         ...
 
-    def begin_spawn(self, agent: str) -> "asyncio.Task[Spawned]":
+    def begin_spawn(self, agent: str) -> "asyncio.Future[Spawned]":
         """``spawn`` in a task of the owner's, which outlives the call that waits for it.
 
         Resources that were wished are in ``AgentState.config``, member ``resources``:
@@ -125,8 +149,28 @@ class Owner(Protocol):
         """
         ...
 
+    async def offers(self, *, local: bool) -> dict[str, tuple[str, ...]]:
+        """Types that live hosts run, with their capabilities; ``local`` = on the owner's node.
+
+        Raises:
+            MeshError: ``bus``.
+        """
+        ...
+
     def last_beat_ms(self, agent: str) -> int | None:
         """When the newest beat of an agent came, Unix ms; None = not since this owner."""
+        ...
+
+    def reported(self, item: str) -> Reported | None:
+        """How far an attempt is, as its agent last told this owner; None = it told nothing."""
+        ...
+
+    async def history(self, task: str) -> History:
+        """What the log still says of a task, up to now.
+
+        Raises:
+            MeshError: the log cannot be read.
+        """
         ...
 
     async def recorded(self, task: str) -> None:
@@ -134,6 +178,14 @@ class Owner(Protocol):
 
         A client may ask the gateway for the task as soon as it knows its id. "" = the record of
         the swarm, in ``mesh_swarms``.
+        """
+        ...
+
+    async def known(self, task: str) -> None:
+        """Wait until there is a record of a task at all: whoever learns its id may ask for it.
+
+        Raises:
+            MeshError: it cannot be written.
         """
         ...
 
@@ -177,6 +229,15 @@ class SwarmLimits(msgspec.Struct, frozen=True, kw_only=True):
     agent_timeout_s: int = 300
 
 
+class Held(Protocol):
+    """Whether ``Swarms.alone`` holds still; a process that was frozen may have lost it."""
+
+    @property
+    def held(self) -> bool:
+        """Nobody else can be let in now."""
+        ...
+
+
 class Swarms(Protocol):
     """All swarms, as any replica sees them."""
 
@@ -186,8 +247,21 @@ class Swarms(Protocol):
         ...
 
     @property
+    def node(self) -> str:
+        """Machine of this replica."""
+        ...
+
+    @property
     def limits(self) -> SwarmLimits:
         """Of swarms that are made from now on."""
+        ...
+
+    def alone(self, caller: Caller, key: str) -> AbstractAsyncContextManager[Held]:
+        """Keep out every other call of this principal with this idempotency key.
+
+        Raises:
+            MeshError: ``overloaded``, not executed: the others take too long.
+        """
         ...
 
     async def create(self, caller: Caller, events: Sequence[Event]) -> Owner:

@@ -14,6 +14,7 @@ from mcp_proto.errors import ErrorKind, MeshError
 from swarm_coordinator.core.state import StepState, SwarmState, TaskState
 from swarm_coordinator.handlers.answers import iso, iso_or_none
 from swarm_coordinator.handlers.ports import Owner
+from swarm_coordinator.handlers.task_log import History
 from swarm_coordinator.handlers.task_views import failures_of, progress_of, votes_of
 
 __all__ = [
@@ -77,8 +78,8 @@ TEMPLATES: tuple[dict[str, object], ...] = (
         "uriTemplate": "swarm://{swarmId}/tasks/{taskId}/log",
         "name": "task_log",
         "title": "Log of a task",
-        "description": "Every step of a task: who did it, when, for how long, how it ended. "
-        "Subscribe to hear of changes.",
+        "description": "Every step of a task (who did it, when, for how long, how it ended), and "
+        "the entries of the swarm's log about it. Subscribe to hear of changes.",
         "mimeType": _MIME,
     },
 )
@@ -148,7 +149,7 @@ async def read(owner: Owner, uri: str) -> bytes:
         task = owner.state.tasks.get(parts["task"])
         if task is None:
             raise unknown(uri)
-        content = _log(owner.state, task)
+        content = _log(owner.state, task, await owner.history(task.id))
     else:
         content = _queue(owner.state)
     body = {"uri": uri, "mimeType": _MIME, "text": _encode(content).decode()}
@@ -190,7 +191,7 @@ def _entry(task: TaskState) -> dict[str, object]:
     }
 
 
-def _log(state: SwarmState, task: TaskState) -> dict[str, object]:
+def _log(state: SwarmState, task: TaskState, history: History) -> dict[str, object]:
     steps = list(task.steps.values())
     return {
         "swarmId": state.swarm,
@@ -204,6 +205,9 @@ def _log(state: SwarmState, task: TaskState) -> dict[str, object]:
         "stepsLeftOut": max(0, len(steps) - STEPS_MAX),
         "failures": failures_of(task),
         "votes": votes_of(task),
+        "entries": history.entries,
+        "entriesLeftOut": history.left_out,
+        "complete": history.complete,
     }
 
 

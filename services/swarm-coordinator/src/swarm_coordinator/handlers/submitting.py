@@ -1,16 +1,19 @@
 """A task is given to a swarm: planned, granted, stored, and only then answered."""
 
-from typing import cast
+import asyncio
+from collections.abc import Sequence
 
 import msgspec
 
 from mcp_proto.contracts.tasks import TaskRecord
 from swarm_coordinator.core import decide
+from swarm_coordinator.core.auto_spawning import Lacking, lacking
 from swarm_coordinator.core.refusals import Refusal
 from swarm_coordinator.core.spec import TaskSpec
 from swarm_coordinator.core.state import TaskState
 from swarm_coordinator.handlers.agent_spawning import Wanted, add, all_started, settled
 from swarm_coordinator.handlers.ports import Caller, Owner
+from swarm_coordinator.handlers.task_progress import followed
 from swarm_coordinator.handlers.task_records import Orchestrated, failure_of, orchestrated
 from swarm_coordinator.handlers.toolset import FailedTask
 
@@ -24,11 +27,13 @@ GRANT_MARGIN_MS = 60_000
 """A grant outlives its task a little: attempts that end late still report their cancels."""
 
 
-async def submit(owner: Owner, caller: Caller, spec: TaskSpec, idempotency: str) -> str:
+async def submit(
+    owner: Owner, caller: Caller, spec: TaskSpec, idempotency: str, *, wait: bool
+) -> str:
     """Store a task; a repeat under the same key gives the task that is there.
 
     Returns:
-        Its id. Its record is in ``mesh_tasks``.
+        Its id. Its record is in ``mesh_tasks``, with ``wait`` once ``submitted`` answers.
 
     Raises:
         Refusal: as ``decide.submit``.
@@ -36,7 +41,8 @@ async def submit(owner: Owner, caller: Caller, spec: TaskSpec, idempotency: str)
     repeat = decide.repeated(owner.state, caller.principal, idempotency, spec)
     if repeat:
         return repeat
-    await _covered(owner, spec)
+    planned = await _covered(owner, spec)
+    sequence = owner.state.sequence
     task = owner.new_id("task")
     deadline_ms = owner.now_ms() + spec.timeout * 1000
     grant = await owner.delegate(caller, task, deadline_ms + GRANT_MARGIN_MS)
@@ -52,47 +58,68 @@ async def submit(owner: Owner, caller: Caller, spec: TaskSpec, idempotency: str)
         grant=grant,
         idempotency=idempotency,
         now_ms=owner.now_ms(),
+        planned=planned if owner.state.sequence == sequence else None,
     )
     await owner.commit(events)
-    await owner.recorded(task)
+    if not wait:
+        await owner.recorded(task)
     return task
 
 
-async def _covered(owner: Owner, spec: TaskSpec) -> None:
+async def _covered(owner: Owner, spec: TaskSpec) -> decide.Planned:
     """See that the task can be planned before a grant is made; spawn what it lacks if it may.
 
     Raises:
         Refusal: as ``decide.plan_for``.
     """
     try:
-        await _planned(owner, spec)
+        return await _planned(owner, spec)
     except Refusal as refusal:
         if not spec.auto_spawn or refusal.reason != "missing_capabilities":
             raise
-        for name in _lacking(refusal):
-            # A host that has no such type refuses it: nothing is spawned that could not do it.
-            agent, _ = await add(owner, Wanted(type=name, capabilities=(name,)))
-            await settled(owner, agent, AUTO_SPAWN_S)
-        decide.plan_for(owner.state, spec)
+        types = await owner.offers(local=spec.execution.mode == "local")
+        await _spawned(owner, spec, lacking(owner.state, spec, types, refusal))
+        return decide.plan_for(owner.state, spec)
 
 
-async def _planned(owner: Owner, spec: TaskSpec) -> None:
+async def _spawned(owner: Owner, spec: TaskSpec, wanted: Sequence[Lacking]) -> None:
+    """Start agents side by side; when one of them cannot be, none of them stays.
+
+    Raises:
+        Refusal: of the first that could not be started.
+    """
+    local = spec.execution.mode == "local"
+    agents: list[str] = []
+    try:
+        for one in wanted:
+            asked = Wanted(type=one.type, capabilities=one.capabilities, local=local)
+            agents.append((await add(owner, asked))[0])
+        done = await asyncio.gather(
+            *(settled(owner, agent, AUTO_SPAWN_S) for agent in agents), return_exceptions=True
+        )
+        for one in done:
+            if isinstance(one, BaseException):
+                raise one
+    except Refusal:
+        reason = "a task that it was spawned for was refused"
+        for agent in agents:
+            events = decide.terminate(owner.state, agent, reason, owner.now_ms())
+            await owner.commit(events)
+        raise
+
+
+async def _planned(owner: Owner, spec: TaskSpec) -> decide.Planned:
     """As ``decide.plan_for``; agents that start just now are given a moment to be there."""
     try:
-        decide.plan_for(owner.state, spec)
+        return decide.plan_for(owner.state, spec)
     except Refusal as refusal:
         if refusal.reason not in _LACKING or not await all_started(owner):
             raise
-        decide.plan_for(owner.state, spec)
+        return decide.plan_for(owner.state, spec)
 
 
 _LACKING = frozenset(("missing_capabilities", "plan"))
 """What may be for the lack of an agent."""
-
-
-def _lacking(refusal: Refusal) -> list[str]:
-    found = refusal.data.get("missingCapabilities")
-    return [str(one) for one in cast("list[object]", found)] if isinstance(found, list) else []
 
 
 async def submitted(owner: Owner, caller: Caller, task: str, *, wait: bool) -> Orchestrated:
@@ -107,14 +134,22 @@ async def submitted(owner: Owner, caller: Caller, task: str, *, wait: bool) -> O
         raise _forgotten(task, await owner.task_record(caller.principal, task))
     if wait:
         state = await ended(owner, caller, state)
+        await owner.known(task)
     return await told(owner, state)
 
 
 async def ended(owner: Owner, caller: Caller, task: TaskState) -> TaskState:
-    """A task once it has ended, or the caller's time is nearly over."""
+    """A task once it has ended, or the caller's time is nearly over.
+
+    Raises:
+        Asks: it asks what the caller's client can be asked.
+    """
     if task.ended:
         return task
-    return await owner.ended(task.id, max(0.0, caller.deadline_s - owner.monotonic() - ANSWER_S))
+    left_s = max(0.0, caller.deadline_s - owner.monotonic() - ANSWER_S)
+    if caller.tell is not None or memoryview(caller.client).nbytes:
+        return await followed(owner, caller, task, left_s)
+    return await owner.ended(task.id, left_s)
 
 
 async def told(owner: Owner, task: TaskState) -> Orchestrated:

@@ -4,8 +4,10 @@ import asyncio
 
 import msgspec
 
+from mcp_proto.contracts.swarm import Spawned
 from swarm_coordinator.core import decide
 from swarm_coordinator.core.arguments import AgentWanted, Init, init_of
+from swarm_coordinator.core.records import SwarmRecord
 from swarm_coordinator.core.spec import SwarmConfig
 from swarm_coordinator.core.state import AgentState, SwarmState
 from swarm_coordinator.core.views import PlanError
@@ -25,7 +27,7 @@ from swarm_coordinator.handlers.paging import paged
 from swarm_coordinator.handlers.ports import Caller, Owner, SwarmLimits, Swarms
 from swarm_coordinator.handlers.schemas import LIST_DEFAULT
 from swarm_coordinator.handlers.task_views import progress_of
-from swarm_coordinator.handlers.toolset import Answer, Tool
+from swarm_coordinator.handlers.toolset import Answer, Repeated, Tool
 
 __all__ = ["TOOLS"]
 
@@ -59,23 +61,24 @@ async def _init(swarms: Swarms, caller: Caller, arguments: msgspec.Raw) -> Answe
         asked = init_of(arguments)
     except PlanError as error:
         raise bad(error.where, error.message) from None
-    owner = await _repeated(swarms, caller, asked.idempotency)
-    claims: dict[str, str] = {}
-    if owner is None:
-        events = decide.create(
-            swarm=swarms.new_id("swarm"),
-            tenant=caller.tenant,
-            principal=caller.principal,
-            topology=asked.topology,
-            config=_limited(asked.config, swarms.limits),
-            owner=swarms.instance,
-            name=asked.name,
-            idempotency=asked.idempotency,
-            now_ms=swarms.now_ms(),
-        )
-        owner = await swarms.create(caller, events)
-        claims = await _begin(owner, asked)
-    state = owner.state
+    if asked.idempotency:
+        owner = await _created_once(swarms, caller, asked)
+    else:
+        owner = await _created(swarms, caller, asked)
+    claims = await _begin(owner, asked)
+    return _initialized(owner.state, claims, asked.warnings)
+
+
+async def _init_again(owner: Owner, _caller: Caller, arguments: msgspec.Raw) -> Answer:
+    """A repeat: the swarm as it is; claim tokens are told once only."""
+    try:
+        asked = init_of(arguments)
+    except PlanError as error:
+        raise bad(error.where, error.message) from None
+    return _initialized(owner.state, {}, asked.warnings)
+
+
+def _initialized(state: SwarmState, claims: dict[str, str], warnings: tuple[str, ...]) -> Answer:
     agents = tuple(_begun(agent, claims) for agent in state.agents.values())
     return _Initialized(
         success=all(agent.status != "terminated" for agent in agents),
@@ -86,8 +89,46 @@ async def _init(swarms: Swarms, caller: Caller, arguments: msgspec.Raw) -> Answe
         strategy=state.config.strategy,
         agents=agents,
         config=_config(state.config),
-        warnings=asked.warnings,
+        warnings=warnings,
     )
+
+
+async def _created(swarms: Swarms, caller: Caller, asked: Init) -> Owner:
+    events = decide.create(
+        swarm=swarms.new_id("swarm"),
+        tenant=caller.tenant,
+        principal=caller.principal,
+        topology=asked.topology,
+        config=_limited(asked.config, swarms.limits),
+        owner=swarms.instance,
+        node=swarms.node,
+        name=asked.name,
+        idempotency=asked.idempotency,
+        now_ms=swarms.now_ms(),
+    )
+    return await swarms.create(caller, events)
+
+
+async def _created_once(swarms: Swarms, caller: Caller, asked: Init) -> Owner:
+    """The swarm of this key, made now.
+
+    Raises:
+        Repeated: it was made before.
+    """
+    async with swarms.alone(caller, asked.idempotency) as hold:
+        known = await _known(swarms, caller, asked.idempotency)
+        if known is not None:
+            raise Repeated(known)
+        owner = await _created(swarms, caller, asked)
+        if hold.held:
+            return owner
+        # This process stood still meanwhile, and another may have been let in: the older one stays.
+        oldest = await _known(swarms, caller, asked.idempotency)
+        if oldest is None or oldest.swarm == owner.state.swarm:
+            return owner
+        await owner.commit(decide.destroy(owner.state, "made twice", owner.now_ms()))
+        await owner.recorded("")
+        raise Repeated(oldest)
 
 
 def _limited(config: SwarmConfig, limits: SwarmLimits) -> SwarmConfig:
@@ -99,14 +140,11 @@ def _limited(config: SwarmConfig, limits: SwarmLimits) -> SwarmConfig:
     )
 
 
-async def _repeated(swarms: Swarms, caller: Caller, key: str) -> Owner | None:
-    """The swarm that the caller made under this key, if it lives here."""
-    if not key:
-        return None
-    for record in await swarms.records(caller):
-        if record.idempotency == key and record.status == "active":
-            return await swarms.of(caller, record.swarm)
-    return None
+async def _known(swarms: Swarms, caller: Caller, key: str) -> SwarmRecord | None:
+    """The oldest swarm that the caller has under this key."""
+    records = await swarms.records(caller)
+    under = [one for one in records if one.idempotency == key and one.status == "active"]
+    return min(under, key=lambda one: (one.created_ms, one.swarm), default=None)
 
 
 async def _begin(owner: Owner, asked: Init) -> dict[str, str]:
@@ -117,14 +155,14 @@ async def _begin(owner: Owner, asked: Init) -> dict[str, str]:
     """
     names: dict[str, str] = {}
     claims: dict[str, str] = {}
-    spawning: set[asyncio.Task[object]] = set()
+    spawning: set[asyncio.Future[Spawned]] = set()
     for wanted in asked.agents:
         agent, claim = await add(owner, _wanted(wanted, names))
         names.setdefault(wanted.name, agent)
         if claim:
             claims[agent] = claim
         else:
-            spawning.add(owner.begin_spawn(agent))  # type: ignore[arg-type]
+            spawning.add(owner.begin_spawn(agent))
     if spawning:
         until = owner.monotonic() + PATIENCE_S
         await asyncio.wait(spawning, timeout=PATIENCE_S)
@@ -377,7 +415,7 @@ async def _destroy(owner: Owner, caller: Caller, arguments: msgspec.Raw) -> Answ
 
 
 TOOLS = (
-    Tool(schemas.SWARM_INIT, anywhere=_init, warns=True),
+    Tool(schemas.SWARM_INIT, anywhere=_init, on_owner=_init_again, warns=True),
     Tool(schemas.SWARM_LIST, anywhere=_list),
     Tool(schemas.SWARM_STATUS, on_owner=_status),
     Tool(schemas.SWARM_DESTROY, on_owner=_destroy),

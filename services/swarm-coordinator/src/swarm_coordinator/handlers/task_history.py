@@ -63,11 +63,7 @@ async def kept(owner: Owner, principal: str, task: str) -> Kept:
     said = _Structured()
     if memoryview(record.result).nbytes:
         said = _CALL_RESULT.decode(record.result).structured_content
-    status = _STATUSES.get(record.status, record.status)
-    if record.is_error:
-        status = "failed"
-    elif record.status == "failed":
-        status = "faulted"
+    status = "failed" if record.is_error else _STATUSES.get(record.status, record.status)
     error: dict[str, object] | None = None
     if status != "completed":
         error = {

@@ -7,11 +7,11 @@ The owner writes ``record_of`` into ``mesh_tasks`` whenever a task has changed, 
 import msgspec
 
 from mcp_proto.contracts.tasks import TaskHeld, TaskRecord
-from mcp_proto.errors import ErrorKind, MeshError, Outcome
-from mcp_proto.jsonrpc import ABSENT
+from mcp_proto.errors import Outcome
 from mcp_proto.names import SWARM_SERVER
 from swarm_coordinator.core.state import SwarmState, TaskState
 from swarm_coordinator.handlers.answers import call_result, failed_result
+from swarm_coordinator.handlers.task_progress import Reports, looked_at
 from swarm_coordinator.handlers.task_views import (
     AgentShown,
     Connections,
@@ -21,7 +21,6 @@ from swarm_coordinator.handlers.task_views import (
     estimated_s,
     failures_of,
     outline,
-    progress_of,
     team_of,
     votes_of,
 )
@@ -51,7 +50,6 @@ _STATUSES = {
     "waiting": "input_required",
     "completed": "completed",
     "failed": "completed",
-    "faulted": "failed",
     "cancelled": "cancelled",
 }
 _encode = msgspec.json.Encoder().encode
@@ -110,11 +108,10 @@ def orchestrated(
 
 def outcome_of(task: TaskState) -> Outcome:
     """What a task that failed may have had as effects."""
-    if not task.started_ms:
-        return Outcome.NOT_EXECUTED
     if any(failure.outcome == "unknown" for failure in task.failures):
         return Outcome.UNKNOWN
-    return Outcome.EXECUTED
+    begun = any(step.begun for step in task.steps.values())
+    return Outcome.EXECUTED if begun else Outcome.NOT_EXECUTED
 
 
 def failure_of(state: SwarmState, task: TaskState) -> dict[str, object]:
@@ -157,24 +154,24 @@ def result_of(state: SwarmState, task: TaskState, result: bytes = b"") -> bytes:
     return b""
 
 
-def record_of(state: SwarmState, task: TaskState, *, tool: str = "task_orchestrate") -> TaskRecord:
+def record_of(
+    state: SwarmState,
+    task: TaskState,
+    *,
+    tool: str = "task_orchestrate",
+    reports: Reports = lambda _item: None,
+) -> TaskRecord:
     """The record of a task, without its result.
 
     Args:
         state: of its swarm.
         task: the task.
         tool: that made it.
+        reports: what agents told of its steps.
     """
     status = mcp_status(task)
-    error: msgspec.Raw = ABSENT
-    if status == "failed":
-        fault = MeshError(
-            ErrorKind.INTERNAL,
-            task.message or "the task could not be carried on",
-            data={"reason": task.reason, "taskId": task.id},
-            outcome=outcome_of(task),
-        )
-        error = msgspec.Raw(_encode(fault.to_object()))
+    now, told_ms = looked_at(state, task, reports)
+    works = status == "working"
     return TaskRecord(
         id=task.id,
         tenant=state.tenant,
@@ -183,25 +180,16 @@ def record_of(state: SwarmState, task: TaskState, *, tool: str = "task_orchestra
         tool=tool,
         status=status,
         created_ms=task.created_ms,
-        updated_ms=max(task.updated_ms, task.created_ms),
+        updated_ms=max(task.updated_ms, task.created_ms, told_ms),
         ttl_ms=KEPT_MS + max(0, task.deadline_ms - task.created_ms),
         poll_ms=POLL_MS,
-        message=_message(task),
+        message=now.message,
+        progress=now.progress if works else None,
+        total=now.total if works else None,
         is_error=task.status == "failed",
-        error=error,
         held=_held(task) if status == "input_required" else None,
         upstream=state.swarm,
     )
-
-
-def _message(task: TaskState) -> str:
-    if task.message:
-        return task.message
-    if task.ended:
-        return f"{task.status}, in part" if task.partial else task.status
-    progress = progress_of(task)
-    total = "?" if progress.total is None else str(progress.total)
-    return f"{task.status}: {progress.done} of {total} steps"
 
 
 def _held(task: TaskState) -> TaskHeld:

@@ -21,10 +21,7 @@ from swarm_coordinator.handlers.schemas import (
 
 __all__ = ["TASK_CANCEL", "TASK_LIST", "TASK_ORCHESTRATE", "TASK_RESULT", "TASK_STATUS"]
 
-STATUSES = (
-    *("queued", "running", "waiting", "completed", "failed", "faulted"),
-    *("cancelling", "cancelled"),
-)
+STATUSES = ("queued", "running", "waiting", "completed", "failed", "cancelling", "cancelled")
 _STATUS = choice(*STATUSES)
 _PRIORITY = choice("low", "medium", "high", "critical")
 _STRATEGY = choice("parallel", "sequential", "adaptive", "balanced")
@@ -177,13 +174,29 @@ _SHOWN_PHASE = obj(
     *("name", "dependencies", "status", "done", "failed", "total"),
     *("startedAt", "endedAt", "message"),
 )
+_SHOWN_STEP = obj(
+    {
+        "step": text(),
+        "phase": text(),
+        "agentId": text(),
+        "attempt": whole(),
+        "sentAt": text(),
+        "progress": nullable("number", "As its agent told; null = nothing."),
+        "total": nullable("number"),
+        "message": nullable("string"),
+        "reportedAt": nullable("string"),
+    },
+    *("step", "phase", "agentId", "attempt", "sentAt"),
+    *("progress", "total", "message", "reportedAt"),
+)
 
 TASK_STATUS = ToolSpec(
     name="task_status",
     title="State of a task",
-    description="How far a task is, phase by phase, what failed, how votes went, and its result "
-    "once it has completed. taskId left out = your last task in the swarm. fresh: true waits until "
-    "what is known now is stored.",
+    description="How far a task is, phase by phase, how far the steps that run say they are (at "
+    "most 100), what failed, how votes went, and its result once it has completed. "
+    "taskId left out = your last task in the swarm. fresh: true waits until what is known now is "
+    "stored.",
     input_schema=obj({"taskId": _TASK_ID, "swarmId": SWARM_ID, "fresh": {"type": "boolean"}}),
     output_schema=answer(
         {
@@ -192,6 +205,7 @@ TASK_STATUS = ToolSpec(
             "status": _STATUS,
             "message": nullable("string"),
             "progress": _PROGRESS,
+            "steps": array(_SHOWN_STEP),
             "phases": array(_SHOWN_PHASE),
             "failures": array({"type": "object"}),
             "createdAt": text(),
@@ -270,10 +284,11 @@ TASK_LIST = ToolSpec(
                         "status": _STATUS,
                         "priority": _PRIORITY,
                         "progress": _PROGRESS,
+                        "message": text(),
                         "createdAt": text(),
                         "updatedAt": text(),
                     },
-                    *("taskId", "description", "status", "priority", "progress"),
+                    *("taskId", "description", "status", "priority", "progress", "message"),
                     *("createdAt", "updatedAt"),
                 )
             ),

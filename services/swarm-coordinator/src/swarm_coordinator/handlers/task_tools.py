@@ -14,6 +14,7 @@ from swarm_coordinator.handlers.ports import Caller, Owner
 from swarm_coordinator.handlers.schemas import LIST_DEFAULT
 from swarm_coordinator.handlers.submitting import brought, ended, submit, submitted
 from swarm_coordinator.handlers.task_history import Kept, kept
+from swarm_coordinator.handlers.task_progress import StepShown, saying, steps_running
 from swarm_coordinator.handlers.task_records import Orchestrated, failure_of
 from swarm_coordinator.handlers.task_views import (
     PhaseShown,
@@ -58,7 +59,7 @@ async def _orchestrate(owner: Owner, caller: Caller, arguments: msgspec.Raw) -> 
             mcp_connections=connections(owner.state),
             warnings=(*asked.warnings, *planned.plan.warnings),
         )
-    task = await submit(owner, caller, asked.spec, asked.idempotency)
+    task = await submit(owner, caller, asked.spec, asked.idempotency, wait=asked.wait)
     answer = await submitted(owner, caller, task, wait=asked.wait)
     state = owner.state.tasks.get(task)
     planning = () if state is None else state.plan.warnings
@@ -81,6 +82,7 @@ class _Status(Answer, frozen=True, kw_only=True):
     status: str
     message: str | None
     progress: Progress
+    steps: tuple[StepShown, ...]
     phases: tuple[PhaseShown, ...]
     failures: list[dict[str, object]]
     created_at: str
@@ -110,8 +112,9 @@ async def _status(owner: Owner, caller: Caller, arguments: msgspec.Raw) -> Answe
         task_id=task.id,
         swarm_id=owner.state.swarm,
         status=task.status,
-        message=task.message or None,
+        message=None if task.ended and not task.message else _saying(owner, task),
         progress=progress_of(task),
+        steps=steps_running(owner.state, task, owner.reported),
         phases=phases_of(task),
         failures=failures_of(task),
         created_at=iso(task.created_ms),
@@ -127,6 +130,10 @@ async def _status(owner: Owner, caller: Caller, arguments: msgspec.Raw) -> Answe
         result=result if completed else msgspec.UNSET,
         votes=votes_of(task) or msgspec.UNSET,
     )
+
+
+def _saying(owner: Owner, task: TaskState) -> str:
+    return saying(owner.state, task, owner.reported)
 
 
 def _found(owner: Owner, caller: Caller, wanted: str) -> TaskState | None:
@@ -151,6 +158,7 @@ def _of_kept(past: Kept) -> _Status:
         status=past.status,
         message=past.message or None,
         progress=Progress(done=0, total=None),
+        steps=(),
         phases=(),
         failures=past.failures,
         created_at=iso(past.created_ms),
@@ -270,6 +278,7 @@ class _Entry(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     status: str
     priority: str
     progress: Progress
+    message: str
     created_at: str
     updated_at: str
 
@@ -300,6 +309,7 @@ async def _list(owner: Owner, caller: Caller, arguments: msgspec.Raw) -> Answer:
             status=task.status,
             priority=task.spec.priority,
             progress=progress_of(task),
+            message=_saying(owner, task),
             created_at=iso(task.created_ms),
             updated_at=iso(max(task.updated_ms, task.created_ms)),
         )

@@ -10,9 +10,10 @@ from collections.abc import Awaitable, Callable, Mapping
 import msgspec
 
 from mcp_proto.tool_spec import ToolSpec
+from swarm_coordinator.core.records import SwarmRecord
 from swarm_coordinator.handlers.ports import Caller, Owner, Swarms
 
-__all__ = ["Answer", "AnywhereHandler", "FailedTask", "OwnerHandler", "Tool"]
+__all__ = ["Answer", "AnywhereHandler", "FailedTask", "OwnerHandler", "Repeated", "Tool"]
 
 
 class Answer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -40,6 +41,19 @@ class FailedTask(Exception):  # noqa: N818 - an answer, not a defect
         self.error = error
 
 
+class Repeated(Exception):  # noqa: N818 - an answer, not a defect
+    """What the call asks for was made before under its idempotency key.
+
+    Attributes:
+        swarm: whose owner answers the call, with ``Tool.on_owner``.
+    """
+
+    def __init__(self, swarm: SwarmRecord) -> None:
+        """As the class says."""
+        super().__init__(swarm.swarm)
+        self.swarm = swarm
+
+
 OwnerHandler = Callable[[Owner, Caller, msgspec.Raw], Awaitable[Answer]]
 """``handler(owner, caller, arguments)``: arguments are a JSON object that fits the schema.
 
@@ -50,8 +64,9 @@ AnywhereHandler = Callable[[Swarms, Caller, msgspec.Raw], Awaitable[Answer]]
 
 
 class Tool(msgspec.Struct, frozen=True):
-    """A tool and what it does: exactly one of ``on_owner`` and ``anywhere``.
+    """A tool and what it does: ``on_owner``, or ``anywhere``; a tool that makes something has both.
 
+    With both, ``on_owner`` answers what ``anywhere`` found to be ``Repeated``.
     ``warns``: it names unknown arguments in its answer itself.
     """
 

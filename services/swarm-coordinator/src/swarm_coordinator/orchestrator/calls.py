@@ -6,6 +6,7 @@ nothing happened, is made once more.
 """
 
 import asyncio
+import functools
 from collections.abc import Awaitable, Callable
 from typing import Literal
 
@@ -14,7 +15,7 @@ import msgspec
 from mcp_proto.asked import TOOLS_CALL, Asked, read_request
 from mcp_proto.codec import encode_response
 from mcp_proto.contracts import watching
-from mcp_proto.contracts.swarm import OwnerCall
+from mcp_proto.contracts.swarm_replicas import OwnerCall, TaskReached
 from mcp_proto.contracts.tasks import (
     Acknowledged,
     TaskCancel,
@@ -33,19 +34,24 @@ from swarm_coordinator.core import decide
 from swarm_coordinator.core.records import SwarmRecord
 from swarm_coordinator.core.refusals import Refusal
 from swarm_coordinator.handlers import dispatch, resources
+from swarm_coordinator.handlers.asking import Resumption, client_of, resumption_of
 from swarm_coordinator.handlers.ports import Caller
 from swarm_coordinator.orchestrator import requests
 from swarm_coordinator.orchestrator.admission import Admission
+from swarm_coordinator.orchestrator.forwards import OwnerGone
+from swarm_coordinator.orchestrator.loss import LOST_REASON
 from swarm_coordinator.orchestrator.marks import told_apart
 from swarm_coordinator.orchestrator.owner import SwarmOwner
 from swarm_coordinator.orchestrator.subscriptions import Serve
 from swarm_coordinator.orchestrator.swarms import SwarmDirectory
+from swarm_coordinator.orchestrator.telling import Teller, notice_of, token_of
 
 __all__ = ["Calls"]
 
-TRIES_MAX = 3
+TRIES_MAX = 4
 """A call meets a change of owner at most so often."""
 AGAIN_S = 0.1
+"""Doubled each time: a swarm with a long log takes its successor some tenths of a second."""
 RESOURCES_READ = "resources/read"
 _call = msgspec.json.Decoder(OwnerCall)
 _encode = msgspec.json.Encoder().encode
@@ -53,7 +59,8 @@ _CREATE = msgspec.json.Decoder(TaskCreate)
 _UPDATE = msgspec.json.Decoder(TaskUpdate)
 _CANCEL = msgspec.json.Decoder(TaskCancel)
 _RECORD = msgspec.json.Decoder(TaskRecord)
-Forwarded = Literal["tool", "read", "task-create", "task-update", "task-cancel"]
+_GIVEN = msgspec.json.Decoder(Resumption)
+Forwarded = Literal["tool", "read", "task-create", "task-update", "task-cancel", "task-resume"]
 Local = Callable[[SwarmOwner], Awaitable[bytes]]
 
 
@@ -93,7 +100,7 @@ class Calls:
         context = self._admission.admit(call)
         caller = self._caller(call, context)
         if asked.method == TOOLS_CALL:
-            result = await self._tool(caller, context, asked)
+            result = await self._told_tool(call, caller, context, asked)
         elif asked.method == RESOURCES_READ:
             _permit(context, resources.PERMISSION)
             result = await self._read(caller, asked.name)
@@ -176,20 +183,34 @@ class Calls:
                 raise MeshError(ErrorKind.PARAMS, f"parameters: {error}") from error
             if owner.over:
                 raise _moved()
-            work = self._forwarded(owner, call, ask)
-            body = await told_apart(_answered(owner, work))
+            teller = Teller(call.emit, _encode) if ask.progress and call.frames else None
+            work = self._forwarded(owner, call, ask, None if teller is None else teller.tell)
+            answering = told_apart(_answered(owner, work))
+            body = await (answering if teller is None else teller.during(answering))
             return _encode(requests.OwnerAnswer(msgspec.Raw(body)))
 
         return serve
 
-    async def _forwarded(self, owner: SwarmOwner, call: Call, ask: OwnerCall) -> bytes:
+    async def _forwarded(
+        self,
+        owner: SwarmOwner,
+        call: Call,
+        ask: OwnerCall,
+        tell: Callable[[TaskReached], None] | None,
+    ) -> bytes:
         if ask.kind == "ping":
             return b"null"
         tenant = call.subject.tenant
         _, caller = self._identified(ask.context, tenant, ask.principal)
         caller = msgspec.structs.replace(
-            caller, request=ask.request, deadline_s=owner.monotonic() + call.remaining_s
+            caller,
+            request=ask.request,
+            deadline_s=owner.monotonic() + call.remaining_s,
+            tell=tell,
+            client=ask.client,
         )
+        if ask.kind == "task-resume":
+            return await dispatch.resume(owner, caller, ask.name, _GIVEN.decode(ask.body))
         if ask.kind == "tool":
             return await dispatch.call_on_owner(owner, caller, ask.name, ask.body)
         if ask.kind == "read":
@@ -205,22 +226,57 @@ class Calls:
 
     # The way to the owner
 
+    async def _told_tool(
+        self, call: Call, caller: Caller, context: CallerContext | None, asked: Asked
+    ) -> bytes:
+        """A tool, and how far it is for a caller who gave a progress token."""
+        token = token_of(asked.params) if call.frames else None
+        if token is None:
+            return await self._tool(caller, context, asked)
+        teller = Teller(call.emit, functools.partial(notice_of, token))
+        caller = msgspec.structs.replace(caller, tell=teller.tell)
+        return await teller.during(self._tool(caller, context, asked))
+
     async def _tool(self, caller: Caller, context: CallerContext | None, asked: Asked) -> bytes:
         tool = asked.name
         _permit(context, dispatch.permission_of(tool))
         arguments = dispatch.with_key(tool, asked.params, asked.arguments)
         dispatch.check(tool, arguments)
+        if tool in dispatch.WAITING_TOOLS:
+            given = resumption_of(asked.params)
+            caller = msgspec.structs.replace(caller, client=client_of(asked.params))
+            if given is not None:
+                return await self._resumed(caller, tool, given)
         if tool in dispatch.ANYWHERE:
-            return await dispatch.call_anywhere(self.swarms, caller, tool, arguments)
-        target = dispatch.target_of(tool, arguments)
-        record = await self._meant(caller, target)
-        if record is None:
-            return self._no_swarm(target.swarm or "")
+            try:
+                return await dispatch.call_anywhere(self.swarms, caller, tool, arguments)
+            except dispatch.Repeated as repeated:
+                record = repeated.swarm
+        else:
+            target = dispatch.target_of(tool, arguments)
+            found = await self._meant(caller, target)
+            if found is None:
+                return self._no_swarm(target.swarm or "")
+            record = found
 
         async def local(owner: SwarmOwner) -> bytes:
             return await dispatch.call_on_owner(owner, caller, tool, arguments)
 
-        return await self._on_owner(record, caller, "tool", tool, bytes(arguments), local)
+        try:
+            return await self._on_owner(record, caller, "tool", tool, bytes(arguments), local)
+        except MeshError as error:
+            if error.data.get("reason") != LOST_REASON:
+                raise
+            return dispatch.lost_swarm(record.swarm, error.message, self.swarms.now_ms())
+
+    async def _resumed(self, caller: Caller, tool: str, given: Resumption) -> bytes:
+        """A call that is repeated with answers to what its task asked."""
+        record = await self._of_task(caller, given.task)
+
+        async def local(owner: SwarmOwner) -> bytes:
+            return await dispatch.resume(owner, caller, tool, given)
+
+        return await self._on_owner(record, caller, "task-resume", tool, _encode(given), local)
 
     async def _read(self, caller: Caller, uri: str) -> bytes:
         swarm = dispatch.swarm_of_uri(uri) or await self.swarms.default(caller)
@@ -269,17 +325,17 @@ class Calls:
     ) -> bytes:
         """Have the owner answer: this replica, or another one, or whoever takes the swarm over."""
         gone = False
-        for left in reversed(range(TRIES_MAX)):
+        for tried in range(TRIES_MAX):
             try:
                 owner = await self.swarms.owner_of(record, gone=gone)
                 if owner is not None:
                     return await told_apart(_answered(owner, local(owner)))
                 return await self._forward(record, caller, kind, name, body)
             except MeshError as error:
-                if not left or not _moved_on(error):
+                if tried == TRIES_MAX - 1 or not _moved_on(error):
                     raise
                 gone = error.kind is ErrorKind.NO_RUNNER
-            await asyncio.sleep(AGAIN_S)
+            await asyncio.sleep(AGAIN_S * 2**tried)
         raise _moved()
 
     async def _forward(
@@ -294,10 +350,28 @@ class Calls:
             body=msgspec.Raw(body) if body else ABSENT,
             request=caller.request,
             timeout_ms=int(left_s * 1000),
+            progress=caller.tell is not None,
+            client=caller.client,
         )
-        answer = await requests.ask_owner(
-            self._admission.bus, record.tenant, record.swarm, ask, timeout_s=left_s
+        asking = requests.ask_owner(
+            self._admission.bus,
+            record.tenant,
+            record.swarm,
+            ask,
+            timeout_s=left_s,
+            tell=caller.tell,
         )
+        try:
+            answer = await self.swarms.elsewhere(record, asking)
+        except OwnerGone:
+            if kind == "read" or (kind == "tool" and dispatch.repeatable(name, msgspec.Raw(body))):
+                raise _moved() from None
+            raise MeshError(
+                ErrorKind.LOST,
+                "the owner of the swarm was lost while it had the call",
+                outcome=Outcome.UNKNOWN,
+                retry_after_s=0.2,
+            ) from None
         return bytes(answer.body)
 
     def _no_swarm(self, swarm: str) -> bytes:

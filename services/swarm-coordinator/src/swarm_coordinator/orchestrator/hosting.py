@@ -7,7 +7,7 @@ only (``contracts.swarm``).
 import asyncio
 import hashlib
 import logging
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TypeVar
 
 import msgspec
@@ -27,13 +27,14 @@ from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.endpoint import Call
 from mesh_chassis.clock import monotonic
-from mesh_chassis.tasks import Tasks
+from mesh_chassis.tasks import Tasks, TasksFullError
 from swarm_coordinator.core import decide
 from swarm_coordinator.core.effects import Effect, StopAgent, work_items
 from swarm_coordinator.core.events import Event
 from swarm_coordinator.core.refusals import Refusal
 from swarm_coordinator.orchestrator.actor import Actor
 from swarm_coordinator.orchestrator.grants import Grants
+from swarm_coordinator.orchestrator.journal import taken_over
 from swarm_coordinator.orchestrator.liveness import Liveness
 from swarm_coordinator.orchestrator.outbox import Outbox
 from swarm_coordinator.orchestrator.outputs import Outputs
@@ -81,10 +82,12 @@ class Hosting:
         self._actor = actor
         self._spawner = spawner
         self._tasks = tasks
-        self._spawns: dict[str, asyncio.Task[Spawned]] = {}
+        self._spawns: dict[str, asyncio.Future[Spawned]] = {}
         self._suspects: set[str] = set()
         self._early: dict[str, tuple[str, Beat]] = {}
         self._verified_at = 0.0
+        self.on_reported: Callable[[str], None] = lambda _task: None
+        """Called with the id of a task when an agent has told how far one of its steps is."""
         state = actor.state
         self.outputs = Outputs(state)
         self.outbox = Outbox(
@@ -167,11 +170,12 @@ class Hosting:
         return _encode(ResultsTaken(owner_epoch=actor.state.owner_epoch, taken=taken))
 
     async def on_progress(self, call: Call) -> bytes:
-        """``WorkProgress``: kept in memory."""
+        """``WorkProgress``: kept in memory, and shown."""
         host, progress = sender_of(call), _decoded(_progress, call)
         agent = self._actor.state.agents.get(progress.agent)
         if agent is not None and agent.host == host and progress.item in agent.items:
-            self.liveness.note_progress(progress)
+            self.liveness.note_progress(progress, self._actor.clock_ms())
+            self.on_reported(progress.item.partition(".")[0])
         return b"{}"
 
     # What becomes of what was sent
@@ -182,15 +186,24 @@ class Hosting:
             self._suspects.add(host)
             self._tasks.spawn(self._confirm_gone(host), name="confirm-gone")
 
-    def begin_spawn(self, agent: str) -> "asyncio.Task[Spawned]":
-        """Place an agent; a repeat joins the attempt under way."""
+    def begin_spawn(self, agent: str) -> "asyncio.Future[Spawned]":
+        """Place an agent; a repeat joins the attempt under way.
+
+        Raises:
+            MeshError: ``lost``: another replica owns the swarm, and spawns it. The future raises
+                it as well.
+        """
         known = self._spawns.get(agent)
         if known is not None and not known.done():
             return known
-        task = self._tasks.spawn(self._spawn(agent), name="spawn-agent")
-        self._spawns[agent] = task
-        task.add_done_callback(lambda _done: self._spawns.pop(agent, None))
-        return task
+        told: asyncio.Future[Spawned] = asyncio.get_running_loop().create_future()
+        try:
+            self._tasks.spawn(self._tell_spawn(agent, told), name="spawn-agent")
+        except TasksFullError:
+            raise taken_over() from None
+        self._spawns[agent] = told
+        told.add_done_callback(lambda _done: self._spawns.pop(agent, None))
+        return told
 
     def resume(self) -> None:
         """After a takeover: go on with what the owner before had begun."""
@@ -271,6 +284,24 @@ class Hosting:
         finally:
             self._suspects.discard(host)
 
+    async def _tell_spawn(self, agent: str, told: "asyncio.Future[Spawned]") -> None:
+        """Spawn, and tell who waits; the log is told of an error only where it is news."""
+        try:
+            spawned = await self._spawn(agent)
+        except MeshError as error:
+            _fail(told, error)
+            if self._actor.journal.ended is None:
+                _log.warning("what became of agent %s is not noted: %s", agent, error.message)
+        except asyncio.CancelledError:
+            _fail(told, taken_over())
+            raise
+        except Exception as error:
+            _fail(told, error)
+            raise
+        else:
+            if not told.done():
+                told.set_result(spawned)
+
     async def _spawn(self, agent_id: str) -> Spawned:
         actor = self._actor
         agent = actor.state.agents.get(agent_id)
@@ -298,6 +329,12 @@ class Hosting:
             self.liveness.note(host, beat, now)
         await actor.journal.stored()
         return spawned
+
+
+def _fail(told: "asyncio.Future[Spawned]", error: Exception) -> None:
+    if not told.done():
+        told.set_exception(error)
+        told.exception()  # nobody may be waiting any more
 
 
 def _decoded(decoder: "msgspec.json.Decoder[T]", call: Call) -> T:

@@ -167,6 +167,7 @@ class Journal:
                     self.handed_over = self._ended is None
                     return self._end(taken_over())
         except StaleOwner:
+            self._metrics.add("mesh_swarm_appends_refused")
             return self._end(taken_over())
         except MeshError as error:
             _log.warning("an append failed: %s", error.message)

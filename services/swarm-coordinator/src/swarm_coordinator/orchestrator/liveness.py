@@ -11,6 +11,7 @@ import msgspec
 from mcp_proto.contracts.swarm import BEAT_S, LOST_S, AgentBeat, Beat, WorkProgress
 from mesh_chassis.tasks import Tasks
 from swarm_coordinator.core.state import AgentState
+from swarm_coordinator.handlers.ports import Reported
 
 __all__ = ["Heard", "Liveness"]
 
@@ -67,7 +68,7 @@ class Liveness:
         self._last: dict[str, float] = {}
         self._probed: dict[str, float] = {}
         self.heard: dict[str, Heard] = {}
-        self.progress: dict[str, WorkProgress] = {}
+        self.progress: dict[str, Reported] = {}
 
     def note(self, host: str, beat: Beat, now_ms: int) -> None:
         """A beat came from the host of some agents."""
@@ -87,11 +88,11 @@ class Liveness:
         """Another sign of life: it attached, or gave a result."""
         self._last[agent] = self._clock()
 
-    def note_progress(self, progress: WorkProgress) -> None:
+    def note_progress(self, progress: WorkProgress, now_ms: int) -> None:
         """How far an attempt is."""
-        if len(self.progress) >= PROGRESS_MAX:
+        if progress.item not in self.progress and len(self.progress) >= PROGRESS_MAX:
             self.progress.pop(next(iter(self.progress)))
-        self.progress[progress.item] = progress
+        self.progress[progress.item] = Reported(now_ms, progress)
 
     def forget_item(self, item: str) -> None:
         """An attempt has ended."""

@@ -7,13 +7,14 @@ belongs into an artifact, and its URI into the output.
 from collections.abc import Sequence
 
 from mcp_proto.contracts.swarm import StepError, WorkResult
+from mcp_proto.limits import STEP_OUTPUT_BYTES_MAX
 from swarm_coordinator.core.events import Event, StepDone, TaskForgotten
 from swarm_coordinator.core.state import SwarmState
 
 __all__ = ["OUTPUTS_BYTES_MAX", "OUTPUT_BYTES_MAX", "Outputs"]
 
-OUTPUT_BYTES_MAX = 8 * 1024 * 1024
-"""Output of one step: with what surrounds it, it stays below what an edge gives."""
+OUTPUT_BYTES_MAX = STEP_OUTPUT_BYTES_MAX
+"""Output of one step; hosts store what is larger, and give its URI."""
 OUTPUTS_BYTES_MAX = 32 * 1024 * 1024
 """Outputs of all tasks in a state, which holds what phases make of them besides: a coordinator has
 a few hundred MiB for all its swarms."""

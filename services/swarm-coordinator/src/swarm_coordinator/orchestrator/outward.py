@@ -17,6 +17,7 @@ from mcp_proto.names import SWARM_SERVER
 from mesh_chassis.bus.connection import Bus
 from swarm_coordinator.core.events import Event
 from swarm_coordinator.handlers.resources import memory_uris, task_uris
+from swarm_coordinator.handlers.task_log import Word, transition
 
 __all__ = ["Outward", "SwarmEvent"]
 
@@ -27,13 +28,7 @@ TRANSITIONS_MAX = 500
 """Transitions of one message: about 100 KiB."""
 WAITING_MAX = 20_000
 """Transitions that wait for a connection; older ones are dropped, the log has them."""
-_WORDS = (
-    "task", "phase", "step", "steps", "agent", "item", "items", "attempt", "status", "reason",
-    "host", "owner", "epoch", "width", "due_ms", "until_ms", "to",
-)  # fmt: skip
-_ITEMS_MAX = 20
 _log = logging.getLogger(__name__)
-_Word = str | int | list[str]
 
 
 class SwarmEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -47,7 +42,7 @@ class SwarmEvent(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
 
     swarm: str
     sequence: int
-    transitions: list[dict[str, _Word]]
+    transitions: list[dict[str, Word]]
 
 
 class Outward:
@@ -63,7 +58,7 @@ class Outward:
         self._bus = bus
         self._tenant = tenant
         self._swarm = swarm
-        self._waiting: list[dict[str, _Word]] = []
+        self._waiting: list[dict[str, Word]] = []
         self._sequence = 0
         self._wake = asyncio.Event()
         self._updated: dict[str, None] = {}
@@ -73,7 +68,7 @@ class Outward:
         """These are stored."""
         self._sequence = sequence
         for event in events:
-            self._waiting.append(_transition(event))
+            self._waiting.append(transition(event))
             task = getattr(event, "task", "")
             if task:
                 self._updated.update(dict.fromkeys(task_uris(self._swarm, task)))
@@ -123,15 +118,3 @@ class Outward:
         updated, self._updated = self._updated, {}
         for uri in updated:
             await self._bus.publish(subject, msgspec.json.encode(Updated(uri=uri)))
-
-
-def _transition(event: Event) -> dict[str, _Word]:
-    said: dict[str, _Word] = {"e": str(event.__struct_config__.tag), "at": event.at}
-    for name in _WORDS:
-        value = getattr(event, name, None)
-        if isinstance(value, str | int):
-            if value:
-                said[name] = value
-        elif isinstance(value, tuple):
-            said[name] = [one if isinstance(one, str) else one.step for one in value[:_ITEMS_MAX]]
-    return said

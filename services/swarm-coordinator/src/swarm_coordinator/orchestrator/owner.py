@@ -18,9 +18,11 @@ from mesh_chassis.tasks import Tasks
 from swarm_coordinator.core.effects import Effect, GrantEnded, TaskChanged
 from swarm_coordinator.core.events import Event
 from swarm_coordinator.core.state import SwarmState, TaskState
-from swarm_coordinator.handlers.ports import Caller, Memory
+from swarm_coordinator.handlers.ports import Caller, Memory, Reported
+from swarm_coordinator.handlers.task_log import History
 from swarm_coordinator.orchestrator.actor import Actor
 from swarm_coordinator.orchestrator.counts import count
+from swarm_coordinator.orchestrator.history import history_in, log_of
 from swarm_coordinator.orchestrator.hosting import Hosting
 from swarm_coordinator.orchestrator.journal import taken_over
 from swarm_coordinator.orchestrator.marks import had_effect
@@ -28,7 +30,7 @@ from swarm_coordinator.orchestrator.noting import NotingMemory
 from swarm_coordinator.orchestrator.outward import Outward
 from swarm_coordinator.orchestrator.parts import Parts
 from swarm_coordinator.orchestrator.projection import Projection
-from swarm_coordinator.orchestrator.spawning import Spawner
+from swarm_coordinator.orchestrator.spawning import Spawner, offers
 from swarm_coordinator.orchestrator.subscriptions import OwnerEndpoints, Serve
 from swarm_coordinator.store.log import SwarmLog
 from swarm_coordinator.store.values import Values
@@ -87,6 +89,10 @@ class SwarmOwner:
             fresh=fresh,
         )
         self.actor.on_stored = self._stored
+        spawner = Spawner(
+            parts.bus, parts.hosts, node=parts.node, epoch=lambda: self.state.owner_epoch
+        )
+        self.hosting = Hosting(parts.bus, self.actor, spawner, parts.grants, self._tasks)
         self._projection = Projection(
             state=lambda: self.actor.state,
             journal=self.actor.journal,
@@ -94,11 +100,9 @@ class SwarmOwner:
             records=parts.records(),
             values=values,
             sequence=lambda: log.sequence,
+            reports=self.reported,
         )
-        spawner = Spawner(
-            parts.bus, parts.hosts, node=parts.node, epoch=lambda: self.state.owner_epoch
-        )
-        self.hosting = Hosting(parts.bus, self.actor, spawner, parts.grants, self._tasks)
+        self.hosting.on_reported = self._projection.reported
         self._endpoints = OwnerEndpoints(
             parts.bus,
             state.tenant,
@@ -162,14 +166,34 @@ class SwarmOwner:
         """See ``ports.Owner.spawn``."""
         return await asyncio.shield(self.begin_spawn(agent))
 
-    def begin_spawn(self, agent: str) -> "asyncio.Task[Spawned]":
+    def begin_spawn(self, agent: str) -> "asyncio.Future[Spawned]":
         """See ``ports.Owner.begin_spawn``."""
         return self.hosting.begin_spawn(agent)
+
+    async def offers(self, *, local: bool) -> dict[str, tuple[str, ...]]:
+        """See ``ports.Owner.offers``."""
+        parts, tenant = self._parts, self.state.tenant
+        node = parts.node if local else ""
+        found: dict[str, tuple[str, ...]] = {}
+        for bid in await offers(parts.bus, parts.hosts, tenant, node=node):
+            if not bid.refused:
+                found.update({name: bid.capabilities.get(name, ()) for name in bid.types})
+        return found
 
     def last_beat_ms(self, agent: str) -> int | None:
         """See ``ports.Owner.last_beat_ms``."""
         heard = self.hosting.liveness.heard.get(agent)
         return None if heard is None else heard.at_ms
+
+    def reported(self, item: str) -> Reported | None:
+        """See ``ports.Owner.reported``."""
+        return self.hosting.liveness.progress.get(item)
+
+    async def history(self, task: str) -> History:
+        """See ``ports.Owner.history``."""
+        await self.stored()
+        log, _ = log_of(self._parts, self.state.tenant, self.state.swarm)
+        return await history_in(log, task)
 
     async def recorded(self, task: str) -> None:
         """See ``ports.Owner.recorded``."""
@@ -177,6 +201,10 @@ class SwarmOwner:
             await self._projection.recorded(task)
         else:
             await self._projection.write_swarm()
+
+    async def known(self, task: str) -> None:
+        """See ``ports.Owner.known``."""
+        await self._projection.known(task)
 
     async def task_record(self, principal: str, task: str) -> TaskRecord | None:
         """See ``ports.Owner.task_record``."""
@@ -314,7 +342,7 @@ class SwarmOwner:
         count(self._parts.metrics, events)
         for effect in effects:
             if isinstance(effect, GrantEnded) and effect.grant:
-                self._tasks.spawn(self._parts.grants.revoke(effect.grant), name="revoke-grant")
+                self._parts.grants.revoke(effect.grant)
             elif isinstance(effect, TaskChanged) and effect.ended:
                 for told in self._ending.get(effect.task, ()):
                     told.set()

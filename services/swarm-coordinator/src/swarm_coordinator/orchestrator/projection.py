@@ -11,10 +11,12 @@ from collections.abc import Callable, Sequence
 
 import msgspec
 
+from mcp_proto.contracts.tasks import TaskRecord
 from mcp_proto.errors import ErrorKind, MeshError
 from swarm_coordinator.core.effects import Effect, SwarmChanged, TaskChanged
 from swarm_coordinator.core.records import SwarmRecord
 from swarm_coordinator.core.state import SwarmState, TaskState
+from swarm_coordinator.handlers.task_progress import Reports
 from swarm_coordinator.handlers.task_records import record_of, result_of
 from swarm_coordinator.orchestrator.journal import Journal
 from swarm_coordinator.store.swarms import SwarmStore
@@ -25,7 +27,13 @@ __all__ = ["Projection"]
 
 PROGRESS_S = 1.0
 """Least time between two records of a task that only went on, and of a swarm."""
+GENTLE_MAX = 100
+"""Records of one pass that only went on: each is a synced write; the rest waits for the next."""
 RETRY_S = 1.0
+STEP_BACK_S = 0.001
+"""Records that nobody waits for are behind whom somebody waits for."""
+TURNS = 4
+"""Of the loop, within which work of a batch is on its way to hosts."""
 RESULT_BYTES_MAX = 10 * 1024 * 1024
 _log = logging.getLogger(__name__)
 
@@ -40,6 +48,7 @@ class Projection:
         records: records of tasks.
         values: large results.
         sequence: of the log, now.
+        reports: what agents told of steps that run.
     """
 
     def __init__(
@@ -51,6 +60,7 @@ class Projection:
         records: TaskRecords,
         values: Values,
         sequence: Callable[[], int],
+        reports: Reports,
     ) -> None:
         self._state = state
         self._journal = journal
@@ -58,14 +68,18 @@ class Projection:
         self._records = records
         self._values = values
         self._sequence = sequence
+        self._reports = reports
         self._urgent: dict[str, None] = {}
         self._later: dict[str, None] = {}
         self._swarm_stale = False
         self._hurry = False
         self._closing = False
         self._written: SwarmRecord | None = None
-        self._told: dict[str, str] = {}
+        self._told: dict[str, TaskRecord] = {}
         self._wake = asyncio.Event()
+        self._pressed = asyncio.Event()
+        self._writing = ""
+        self._written_once = asyncio.Event()
         self._waiting: dict[str, list[asyncio.Future[None]]] = {}
         self._idle = asyncio.Event()
         self._idle.set()
@@ -86,6 +100,13 @@ class Projection:
             self._idle.clear()
             self._wake.set()
 
+    def reported(self, task: str) -> None:
+        """An agent has told how far a step of this task is."""
+        if task not in self._urgent and task not in self._later:
+            self._later[task] = None
+            self._idle.clear()
+            self._wake.set()
+
     async def recorded(self, task: str) -> None:
         """Wait until the record of a task says what the state says now.
 
@@ -98,12 +119,27 @@ class Projection:
         waiting: asyncio.Future[None] = asyncio.get_running_loop().create_future()
         self._waiting.setdefault(task, []).append(waiting)
         self._idle.clear()
+        self._pressed.set()
         self._wake.set()
         await waiting
+
+    async def known(self, task: str) -> None:
+        """Wait until there is a record of a task at all; what is under way, is waited for.
+
+        Raises:
+            MeshError: it cannot be written.
+        """
+        if task in self._told:
+            return
+        if task == self._writing:
+            await self._written_once.wait()
+        if task not in self._told:
+            await self.recorded(task)
 
     async def settled(self) -> None:
         """Write everything that is left now; returns when it is written."""
         self._hurry = self._closing = True
+        self._pressed.set()
         self._wake.set()
         await self._idle.wait()
 
@@ -128,10 +164,25 @@ class Projection:
                 with contextlib.suppress(TimeoutError):
                     async with asyncio.timeout(left if pending else None):
                         await self._wake.wait()
+                await self._step_back()
         finally:
             for waiting in self._waiting.values():
                 for one in waiting:
                     one.cancel()
+
+    async def _step_back(self) -> None:
+        """Let work and answers that the same batch of the log has set free go first."""
+        if self._waiting or self._closing:
+            return
+        tasks = self._state().tasks
+        if not any(task in tasks and tasks[task].ended for task in self._urgent):
+            for _ in range(TURNS):  # work leaves; while it is done, there is time for a record
+                await asyncio.sleep(0)
+            return
+        self._pressed.clear()
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(STEP_BACK_S):
+                await self._pressed.wait()
 
     async def write_swarm(self) -> None:
         """Write the record of the swarm now.
@@ -160,7 +211,8 @@ class Projection:
             except MeshError as error:
                 await self._late("a swarm", error)
                 self._swarm_stale = self._journal.ended is None
-        for task in list(self._later):
+        waiting = list(self._later)
+        for task in waiting if self._closing else waiting[:GENTLE_MAX]:
             if self._urgent:
                 return
             await self._task(task, self._later)
@@ -176,6 +228,8 @@ class Projection:
         waiting = self._waiting.pop(task_id, [])
         error: MeshError | None = None
         if task is not None:
+            self._writing = task_id
+            self._written_once.clear()
             try:
                 await self._write(state, task)
             except MeshError as raised:
@@ -183,6 +237,9 @@ class Projection:
                 await self._late("a task", raised)
                 if self._journal.ended is None:
                     self._urgent[task_id] = None
+            finally:
+                self._writing = ""
+                self._written_once.set()
         for one in waiting:
             if one.done():
                 continue
@@ -192,9 +249,12 @@ class Projection:
                 one.set_exception(error)
 
     async def _write(self, state: SwarmState, task: TaskState) -> None:
-        if self._told.get(task.id) == "ended":
+        told = self._told.get(task.id)
+        if told is not None and told.terminal:
             return
-        record = record_of(state, task)
+        record = record_of(state, task, reports=self._reports)
+        if record == told:
+            return  # whoever made the task waits for it, and it was written at once
         result = b""
         if record.status == "completed":
             large = b""
@@ -206,8 +266,8 @@ class Projection:
                 record = msgspec.structs.replace(record, is_error=True)
         await self._journal.stored()
         await self._records.write(record, result)
+        self._told[task.id] = record
         if record.terminal:
-            self._told[task.id] = "ended"
             for gone in self._told.keys() - state.tasks.keys():
                 del self._told[gone]
 

@@ -4,6 +4,8 @@ The platform's operations go to a service; these go to an instance. Everything e
 claim checks for large bodies, errors that come back as errors, a bound.
 """
 
+import contextlib
+from collections.abc import Callable
 from typing import TypeVar
 
 import msgspec
@@ -13,12 +15,14 @@ from mcp_proto.contracts import swarm as wire
 from mcp_proto.contracts.swarm import (
     AgentCommand,
     Commanded,
-    OwnerCall,
     Spawn,
     Spawned,
     Work,
     WorkTaken,
 )
+from mcp_proto.contracts.swarm_replicas import OwnerCall, TaskReached
+from mcp_proto.envelope import RequestEnvelope
+from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis.bus.connection import Bus
 
 __all__ = ["OwnerAnswer", "ask_owner", "command", "directed", "send_work", "spawn"]
@@ -100,14 +104,66 @@ async def command(
 
 
 async def ask_owner(
-    bus: Bus, tenant: str, swarm: str, ask: OwnerCall, *, timeout_s: float
+    bus: Bus,
+    tenant: str,
+    swarm: str,
+    ask: OwnerCall,
+    *,
+    timeout_s: float,
+    tell: Callable[[TaskReached], None] | None = None,
 ) -> OwnerAnswer:
     """Have the owner of a swarm answer a call.
+
+    Args:
+        bus: connected.
+        tenant: of the swarm.
+        swarm: its id.
+        ask: the call.
+        timeout_s: longest wait.
+        tell: takes how far a task is that the call waits for; None = not wanted.
 
     Raises:
         MeshError: what it raised; ``no_runner`` when nobody owns the swarm.
     """
     address = wire.owner_subject(tenant, swarm)
+    if tell is not None:
+        return await _with_progress(bus, tenant, address, ask, timeout_s, tell)
     return await bus.operation(
         directed(tenant, "swarm", address, OwnerCall, OwnerAnswer), ask, timeout_s=timeout_s
     )
+
+
+async def _with_progress(
+    bus: Bus,
+    tenant: str,
+    address: str,
+    ask: OwnerCall,
+    timeout_s: float,
+    tell: Callable[[TaskReached], None],
+) -> OwnerAnswer:
+    def heard(frame: bytes) -> None:
+        with contextlib.suppress(msgspec.MsgspecError):
+            tell(_REACHED.decode(frame))
+
+    body = await bus.call(
+        address,
+        _encode(ask),
+        envelope=RequestEnvelope(),
+        timeout_s=timeout_s,
+        tenant=tenant,
+        on_frame=heard,
+    )
+    try:
+        return _ANSWER.decode(body)
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise MeshError(
+            ErrorKind.INTERNAL,
+            "the owner gave an answer of another shape",
+            outcome=Outcome.EXECUTED,
+            internal=str(error),
+        ) from error
+
+
+_REACHED = msgspec.json.Decoder(TaskReached)
+_ANSWER = msgspec.json.Decoder(OwnerAnswer)
+_encode = msgspec.json.Encoder().encode

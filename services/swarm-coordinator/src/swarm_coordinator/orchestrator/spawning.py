@@ -32,6 +32,7 @@ class Wishes(msgspec.Struct, frozen=True):
 
     runtime: str = ""
     resources: _Resources = _Resources()
+    local: bool = False
 
 
 _wishes = msgspec.json.Decoder(Wishes)
@@ -44,13 +45,14 @@ class Placed(msgspec.Struct, frozen=True, kw_only=True):
     spawned: Spawned
 
 
-async def offers(bus: Bus, hosts: Hosts, tenant: str, agent_type: str = "") -> list[Bid]:
-    """What the hosts say to a request that places nothing.
+async def offers(bus: Bus, hosts: Hosts, tenant: str, *, node: str = "") -> list[Bid]:
+    """What the hosts say to a request that places nothing; ``node`` = only those there offer.
 
     Raises:
         MeshError: ``bus``.
     """
-    request = BidRequest(tenant=tenant, swarm="", agent_type=agent_type)
+    # Type ``tool`` is one that every host runs, so nobody refuses for the type.
+    request = BidRequest(tenant=tenant, swarm="", agent_type="tool", local=bool(node), node=node)
     return await Auction.hold(bus, request, hosts.bidders())
 
 
@@ -81,6 +83,7 @@ class Spawner:
             cpu=wishes.resources.cpu,
             memory_bytes=wishes.resources.memory_bytes,
             gpu=wishes.resources.gpu,
+            local=wishes.local,
             node=self._node,
         )
         try:

@@ -8,19 +8,25 @@ is safe: the first append fences whoever was the owner before.
 import asyncio
 import logging
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Awaitable, Callable, Sequence
+from contextlib import AbstractAsyncContextManager
+from typing import TypeVar
 
+from mcp_proto.buckets import swarm_lease_key
 from mcp_proto.contracts.swarm import Bid
 from mcp_proto.contracts.tasks import TaskRecord
 from mcp_proto.errors import ErrorKind, MeshError
 from mesh_chassis.bus.instance import answers
 from mesh_chassis.clock import monotonic
+from mesh_chassis.lease import Lease
 from mesh_chassis.tasks import Tasks
 from swarm_coordinator.core import turn
 from swarm_coordinator.core.events import Event
 from swarm_coordinator.core.records import SwarmRecord, swarm_key
 from swarm_coordinator.core.state import SwarmState
 from swarm_coordinator.handlers.ports import Caller, SwarmLimits
+from swarm_coordinator.orchestrator.alone import alone
+from swarm_coordinator.orchestrator.forwards import Forwards
 from swarm_coordinator.orchestrator.owner import SwarmOwner, new_handle
 from swarm_coordinator.orchestrator.parts import Parts
 from swarm_coordinator.orchestrator.spawning import offers
@@ -32,10 +38,12 @@ __all__ = ["SwarmDirectory"]
 
 TAKEOVERS_AT_ONCE = 4
 """Swarms that are read at once: each fold keeps the loop for up to half a second."""
-SPREAD_S = 0.2
+SPREAD_S = 0.05
 """Replicas that see a free swarm at the same moment do not all ask for it at once."""
 REST_S = 30.0
 """A swarm without agents and open tasks is let go after this: nothing happens to it by itself."""
+TAKING_S = 5.0
+"""On a stop: for takeovers that have begun."""
 AGAIN_S = 30.0
 """A swarm that could not be taken (no room for its log, a log nobody can read) is left so long."""
 SHORT_S = 10.0
@@ -43,6 +51,7 @@ SHORT_S = 10.0
 LOOK_S = 5.0
 FORGET_SPREAD_S = 5.0
 _log = logging.getLogger(__name__)
+T = TypeVar("T")
 
 
 class SwarmDirectory:
@@ -66,7 +75,9 @@ class SwarmDirectory:
         self._takeover = Takeover(parts, answer=answer)
         self._resting: dict[str, float] = {}
         self._not_before: dict[str, float] = {}
+        self._forwards = Forwards()
         parts.leases.on_free = self._on_free
+        parts.leases.on_moved = self._forwards.moved
         parts.swarms.on_forgotten = self._on_forgotten
 
     # handlers.ports.Swarms
@@ -75,6 +86,11 @@ class SwarmDirectory:
     def instance(self) -> str:
         """Id of this replica."""
         return self._parts.bus.instance
+
+    @property
+    def node(self) -> str:
+        """Machine of this replica."""
+        return self._parts.node
 
     @property
     def limits(self) -> SwarmLimits:
@@ -93,6 +109,10 @@ class SwarmDirectory:
     def new_id(self, prefix: str) -> str:
         """A handle."""
         return new_handle(prefix, self.now_ms())
+
+    def alone(self, caller: Caller, key: str) -> AbstractAsyncContextManager[Lease]:
+        """See ``ports.Swarms.alone``."""
+        return alone(self._parts.leases, caller.tenant, caller.principal, key)
 
     async def create(self, caller: Caller, events: Sequence[Event]) -> SwarmOwner:
         """Begin a swarm; it exists for every replica when this returns.
@@ -141,9 +161,17 @@ class SwarmDirectory:
         if owner is not None and not owner.over:
             return owner
         holder = self._parts.leases.holder(record.tenant, record.swarm)
-        if holder not in ("", self.instance) and not gone:
+        if self._draining or (holder not in ("", self.instance) and not gone):
             return None
         return await self._take(record, "gone" if gone else "own" if holder else "free")
+
+    async def elsewhere(self, record: SwarmRecord, answer: Awaitable[T]) -> T:
+        """Wait for an answer of an owner that is another process.
+
+        Raises:
+            OwnerGone: it is none any more.
+        """
+        return await self._forwards.during(swarm_lease_key(record.tenant, record.swarm), answer)
 
     async def default(self, caller: Caller) -> str:
         """Id of the caller's newest swarm that lives; "" = none.
@@ -221,6 +249,10 @@ class SwarmDirectory:
         self._draining = True
         owners, self._owners = list(self._owners.values()), {}
         await asyncio.gather(*(owner.hand_over() for owner in owners), return_exceptions=True)
+        if self._taking:
+            # What is being taken this moment is given back as soon as it is owned.
+            await asyncio.wait(set(self._taking.values()), timeout=TAKING_S)
+        await self._parts.grants.flush()
 
     async def close(self) -> None:
         """Stop without order what is still owned."""
@@ -349,7 +381,7 @@ class SwarmDirectory:
         for holder in sorted(self._parts.leases.holders() - {self.instance}):
             if await answers(self._parts.bus, holder) is not False:
                 continue
-            await asyncio.sleep(random.uniform(0.1, 0.1 + SPREAD_S))  # noqa: S311 - spreads load
+            await asyncio.sleep(random.uniform(0.1, 0.2))  # noqa: S311 - spreads load
             if await answers(self._parts.bus, holder) is not False:
                 continue
             _log.info("replica %s is gone", holder)

@@ -12,6 +12,8 @@ from swarm_coordinator.core.events import Event, Snapshot, decode_batch, encode_
 from swarm_coordinator.core.evolve import evolve, restore
 from swarm_coordinator.core.records import SwarmRecord
 from swarm_coordinator.core.state import SwarmState
+from swarm_coordinator.orchestrator.history import log_of
+from swarm_coordinator.orchestrator.loss import bury, lost
 from swarm_coordinator.orchestrator.owner import SwarmOwner
 from swarm_coordinator.orchestrator.parts import Parts
 from swarm_coordinator.orchestrator.subscriptions import Serve
@@ -129,7 +131,10 @@ class Takeover:
             reader = Replayed()
             effects = await self._fence(reader, log)
             if reader.state is None:
-                raise MeshError(ErrorKind.LOST, "the swarm has no log any more")
+                if not await log.is_gone():
+                    raise MeshError(ErrorKind.BUS, "the log of the swarm is not there yet")
+                await bury(self._parts, record)
+                raise lost(record.swarm)
             owner = await self._started(reader.state, log, values, lease, fresh=reader.fresh)
         except StaleOwner:
             await lease.release()
@@ -156,7 +161,8 @@ class Takeover:
             if reader.state is None:
                 return []
             now = self._parts.bus.server_now_ms()
-            events = decide.owner_changed(reader.state, self._parts.bus.instance, now)
+            parts = self._parts
+            events = decide.owner_changed(reader.state, parts.bus.instance, now, parts.node)
             try:
                 await log.append(encode_batch(events))
             except StaleOwner:
@@ -182,10 +188,7 @@ class Takeover:
 
     def log_of(self, tenant: str, swarm: str) -> tuple[SwarmLog, Values]:
         """The log of a swarm, nothing of it read yet, and the tenant's large values."""
-        config = self._parts.config
-        values = Values(self._parts.bus, tenant, replicas=config.swarm.replicas)
-        most = config.limits.log_message_bytes
-        return SwarmLog(self._parts.bus, tenant, swarm, values, message_bytes=most), values
+        return log_of(self._parts, tenant, swarm)
 
 
 def _contended() -> MeshError:

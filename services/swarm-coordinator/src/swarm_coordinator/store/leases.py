@@ -38,6 +38,8 @@ class Leases:
         self._watch: Watch | None = None
         self.on_free: Callable[[str], None] = lambda _key: None
         """Called with the key of a lease that was given back or is over."""
+        self.on_moved: Callable[[str], None] = lambda _key: None
+        """Called with the key of a lease that has another holder than was known."""
 
     @classmethod
     async def open(cls, bus: Bus, *, ttl_s: float, timeout_s: float = 30.0) -> "Leases":
@@ -116,6 +118,11 @@ class Leases:
                 self.on_free(key)
             return
         try:
-            self._holders[key] = _record.decode(value).holder
+            holder = _record.decode(value).holder
         except (msgspec.DecodeError, UnicodeDecodeError):
             self._holders.pop(key, None)
+            return
+        before = self._holders.get(key)
+        self._holders[key] = holder
+        if holder != before:
+            self.on_moved(key)

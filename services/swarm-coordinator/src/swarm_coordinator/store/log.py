@@ -190,6 +190,23 @@ class SwarmLog:
             self._referenced[self.sequence] = reference
         return self.sequence
 
+    async def is_gone(self) -> bool:
+        """Whether the log holds nothing at all, as its leader says: a copy may be behind.
+
+        Raises:
+            MeshError: no answer from the broker.
+        """
+        request = msgspec.json.encode({"last_by_subj": self.subject})
+        try:
+            await api(self._bus, f"STREAM.MSG.GET.{SWARM_LOG}", request, _Newest)
+        except ApiError as error:
+            if error.failure.err_code == _NOT_FOUND:
+                return True
+            raise MeshError(
+                ErrorKind.INTERNAL, "the log cannot be read", internal=str(error)
+            ) from error
+        return False
+
     async def purge_before(self, sequence: int) -> None:
         """Forget what is older than a snapshot, with the large values behind it.
 

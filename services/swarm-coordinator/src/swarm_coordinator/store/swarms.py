@@ -141,6 +141,9 @@ class SwarmStore:
         ttl_s = DESTROYED_S if record.status == "destroyed" else 0
         value = _encode(record)
         for _ in range(3):
+            known = self._records.get(key)
+            if known is not None and known.sequence > record.sequence:
+                return  # an owner after us has written, and the watch has told already
             try:
                 revision = self._revisions.get(key, 0)
                 if revision:

@@ -78,6 +78,26 @@ class TaskRecords:
         body = await read_parts(self._kv, record_key(tenant, principal, task), record.parts)
         return msgspec.structs.replace(record, result=msgspec.Raw(body), parts=0)
 
+    async def open_of(self, tenant: str, principal: str, swarm: str) -> list[TaskRecord]:
+        """Records of tasks of a swarm that have not ended.
+
+        Raises:
+            MeshError: no answer from the broker.
+        """
+        prefix = buckets.key(tenant, owner_token(principal)) + "."
+        found: list[TaskRecord] = []
+        for key in await self._kv.keys(prefix):
+            entry = await self._kv.get(key) if key.count(".") == 2 else None
+            if entry is None:
+                continue
+            try:
+                record = _record.decode(entry.value)
+            except (msgspec.DecodeError, UnicodeDecodeError):
+                continue
+            if record.upstream == swarm and not record.terminal:
+                found.append(record)
+        return found
+
     async def write(self, record: TaskRecord, result: bytes = b"") -> bool:
         """Write a record and tell those who listen; False when it was ended by another owner.
 
@@ -100,12 +120,15 @@ class TaskRecords:
             record = msgspec.structs.replace(record, parts=parts)
         elif result:
             record = msgspec.structs.replace(record, result=msgspec.Raw(result))
+        # Nobody can wait for a task whose id was not told yet; what has happened, swarms tell.
+        silent = key not in self._revisions and record.status == "working"
         standing = await self._replace(key, record, ttl_s)
         if standing is not None:
             if not standing.parts:
                 await drop_parts(self._kv, key, parts)
             return False
-        await self._tell(record)
+        if not silent:
+            await self._tell(record)
         if record.terminal:
             self._revisions.pop(key, None)
         return True

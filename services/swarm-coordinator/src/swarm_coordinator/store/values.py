@@ -16,6 +16,7 @@ from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis import provision
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.jetstream import ApiError, api, stored_write
+from mesh_chassis.stream import stream_exists
 
 __all__ = ["KEPT_S", "VALUE_BYTES_MAX", "Values"]
 
@@ -28,6 +29,7 @@ KEPT_S = 9 * 86_400
 """A value is read as long as its task is kept: a day at most of work, seven days after its end."""
 READ_S = 5.0
 WRITE_S = 10.0
+LOOK_S = 2.0
 
 
 class _Reference(msgspec.Struct, frozen=True, array_like=True):
@@ -85,9 +87,7 @@ class Values:
             raise MeshError(
                 ErrorKind.TOO_LARGE, f"a value of a swarm has at most {VALUE_BYTES_MAX} bytes"
             )
-        if not self._made:
-            await provision.ensure(self._bus, "swarm", self._tenant, replicas=self._replicas)
-            self._made = True
+        await self._ensured()
         name = prefix + os.urandom(12).hex()
         parts = [body[at : at + PART_BYTES] for at in range(0, len(body), PART_BYTES)] or [b""]
         room = asyncio.Semaphore(IN_FLIGHT)
@@ -144,11 +144,33 @@ class Values:
             subject = self._subject(swarm, found.name, index)
             await stored_write(self._bus, subject, b"", headers, repeat=False, timeout_s=WRITE_S)
 
+    async def _ensured(self) -> None:
+        """Have the bucket: made on first use, and again where the broker has lost it.
+
+        Looked for before each value, which is large: a write into nothing is repeated for
+        ``WRITE_S``, and the owner's log waits for it.
+        """
+        if self._made and await self._is_there():
+            return
+        self._made = False
+        await provision.ensure(self._bus, "swarm", self._tenant, replicas=self._replicas)
+        self._made = True
+
+    async def _is_there(self) -> bool:
+        try:
+            return await stream_exists(self._bus, self._stream, timeout_s=LOOK_S)
+        except (MeshError, ApiError):
+            return True  # nobody knows; the write will tell
+
+    @property
+    def _stream(self) -> str:
+        return f"OBJ_{buckets.swarm_objects(self._tenant)}"
+
     def _subject(self, swarm: str, name: str, index: int) -> str:
         return buckets.swarm_object(self._tenant, swarm, f"{name}-{index}")
 
     async def _part(self, swarm: str, name: str, index: int) -> bytes:
-        stream = f"OBJ_{buckets.swarm_objects(self._tenant)}"
+        stream = self._stream
         subject = self._subject(swarm, name, index)
         reply = await self._bus.request(f"$JS.API.DIRECT.GET.{stream}.{subject}", timeout_s=READ_S)
         if reply.headers.get("Status") == "404":

@@ -177,6 +177,7 @@ def attach(state: SwarmState, host: str, attach: Attach, *, claim: str, now_ms: 
             epoch=found.epoch if first else found.epoch + 1,
             capabilities=attach.capabilities,
             slots=min(SLOTS_MAX, max(1, attach.slots)),
+            node=attach.node,
         ),
     ]
 

@@ -3,6 +3,8 @@
 from collections.abc import Iterable
 from collections.abc import Set as AbstractSet
 
+import msgspec
+
 from mcp_proto.contracts.swarm import StepError, Usage
 from swarm_coordinator.core.events import (
     Event,
@@ -45,16 +47,7 @@ def failed(
     earlier in the same decision.
     """
     if _another(step, run, gone):
-        return RunEnded(
-            at=now_ms,
-            task=task.id,
-            step=step.id,
-            item=run.item,
-            agent=run.agent,
-            error=error,
-            usage=usage,
-            stop=stop,
-        )
+        return _run_ended(task, step, run, error, now_ms, usage=usage, stop=stop)
     due = after_failure(step, error, run.item, now_ms, seed)
     if due is None:
         return _final(task, step, run, error, now_ms, usage=usage, stop=stop)
@@ -86,9 +79,7 @@ def returned(
 ) -> Event:
     """An attempt was lost, rejected or refused as busy: it goes out again, or the step fails."""
     if _another(step, run, gone):
-        return RunEnded(
-            at=now_ms, task=task.id, step=step.id, item=run.item, agent=run.agent, error=error
-        )
+        return _run_ended(task, step, run, error, now_ms)
     due = after_loss(step, error, now_ms)
     if due is None:
         return _final(task, step, run, error, now_ms)
@@ -104,6 +95,28 @@ def returned(
     )
 
 
+def _run_ended(
+    task: TaskState,
+    step: StepState,
+    run: Run,
+    error: StepError,
+    now_ms: int,
+    *,
+    usage: Usage | None = None,
+    stop: bool = False,
+) -> RunEnded:
+    return RunEnded(
+        at=now_ms,
+        task=task.id,
+        step=step.id,
+        item=run.item,
+        agent=run.agent,
+        error=error,
+        usage=usage,
+        stop=stop,
+    )
+
+
 def _final(
     task: TaskState,
     step: StepState,
@@ -114,6 +127,9 @@ def _final(
     usage: Usage | None = None,
     stop: bool = False,
 ) -> StepFailed:
+    if error.outcome == "not_executed" and step.begun:
+        # Of the step it is said, and an attempt before this one may have had effects.
+        error = msgspec.structs.replace(error, outcome="unknown")
     return StepFailed(
         at=now_ms,
         task=task.id,

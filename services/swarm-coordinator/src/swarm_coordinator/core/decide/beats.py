@@ -48,7 +48,7 @@ def beat(state: SwarmState, host: str, beat: Beat, now_ms: int) -> list[Event]:
         if _is_older_life(agent, beat):
             continue
         named.add(agent.id)
-        events.extend(_said(state, agent, said, now_ms, gone))
+        events.extend(_said(state, agent, said, beat.node, now_ms, gone))
     for agent in state.agents.values():
         settled = agent.status in ("active", "draining") and now_ms - agent.changed_ms > LOST_MS
         if agent.host == host and agent.id not in named and settled:
@@ -71,7 +71,7 @@ def _lost(
 
 
 def _said(
-    state: SwarmState, agent: AgentState, said: AgentBeat, now_ms: int, gone: set[str]
+    state: SwarmState, agent: AgentState, said: AgentBeat, node: str, now_ms: int, gone: set[str]
 ) -> list[Event]:
     if agent.status == "terminated":
         return []
@@ -82,9 +82,10 @@ def _said(
             AgentTerminated(at=now_ms, agent=agent.id, reason=why),
         ]
     if agent.status == "spawning" and said.state == "active":
-        return [AgentActive(at=now_ms, agent=agent.id)]
+        return [AgentActive(at=now_ms, agent=agent.id, node=node)]
     if agent.status == "lost" and said.state in ("active", "draining"):
-        return [AgentReturned(at=now_ms, agent=agent.id, epoch=agent.epoch + 1)]
+        epoch = agent.epoch + 1
+        return [AgentReturned(at=now_ms, agent=agent.id, epoch=epoch, node=node)]
     has = frozenset(said.items)
     left = tuple(
         item

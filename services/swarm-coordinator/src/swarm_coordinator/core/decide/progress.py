@@ -19,13 +19,14 @@ from swarm_coordinator.core.events import (
     TaskStarted,
 )
 from swarm_coordinator.core.limits import (
+    ENDED_BYTES_MAX,
     ENDED_STEPS_MAX,
     OPERATIONS_MAX,
     STEPS_EVENT_BYTES_MAX,
     TASKS_KEPT_MAX,
 )
 from swarm_coordinator.core.plan import planned
-from swarm_coordinator.core.roster import living, network, team_of
+from swarm_coordinator.core.roster import available, living, network, team_of
 from swarm_coordinator.core.state import PhaseState, Request, SwarmState, TaskState
 from swarm_coordinator.core.steps import steps_of
 from swarm_coordinator.core.team import choose_team
@@ -61,8 +62,9 @@ def _drained(state: SwarmState, now_ms: int) -> list[Event]:
 
 def _too_many_ended(state: SwarmState, now_ms: int) -> list[Event]:
     ended = state.agenda.ended
-    wide = state.agenda.ended_steps > ENDED_STEPS_MAX and len(ended) > 1
-    if len(ended) <= TASKS_KEPT_MAX and not wide:
+    agenda = state.agenda
+    wide = agenda.ended_steps > ENDED_STEPS_MAX or agenda.held_bytes > ENDED_BYTES_MAX
+    if len(ended) <= TASKS_KEPT_MAX and not (wide and len(ended) > 1):
         return []
     oldest = next((name for name in ended if not state.tasks[name].leaving), "")
     return [TaskForgotten(at=now_ms, task=oldest)] if oldest else []
@@ -166,17 +168,14 @@ def _begin(
         before = task.phases[name]
         if not before.ended:
             return []
+        if plan.gathers:
+            continue
         fatal = before.status == "failed" and plans[name].on_failure == "skip_dependents"
         if fatal or before.status in ("skipped", "cancelled"):
-            return [
-                PhaseEnded(
-                    at=now_ms,
-                    task=task.id,
-                    phase=phase.name,
-                    status="skipped",
-                    message=f"{name}, which it needs, is {before.status}",
-                )
-            ]
+            return _skipped(task, phase, f"{name}, which it needs, is {before.status}", now_ms)
+    if plan.gathers and not any(bytes(task.phases[name].output) for name in plan.dependencies):
+        said = (task.phases[name].message for name in plan.dependencies)
+        return _skipped(task, phase, next((one for one in said if one), ""), now_ms)
     if plan.approval and not phase.approved:
         return _ask_approval(task, phase, now_ms)
     try:
@@ -202,12 +201,18 @@ def _begin(
     ]
 
 
+def _skipped(task: TaskState, phase: PhaseState, message: str, now_ms: int) -> list[Event]:
+    return [
+        PhaseEnded(at=now_ms, task=task.id, phase=phase.name, status="skipped", message=message)
+    ]
+
+
 def _team(state: SwarmState, task: TaskState) -> list[AgentView]:
     """The team, or another one for a task whose whole team has gone."""
     team = team_of(state, task)
     if team:
         return team
-    agents = living(state)
+    agents = available(state, task.spec)
     chosen = choose_team(task.spec, task.plan, agents)
     if not chosen.complete or not chosen.members:
         lacks = ", ".join((*chosen.missing, *chosen.absent)) or "agents"
@@ -326,7 +331,7 @@ def _replan(state: SwarmState, task: TaskState, now_ms: int) -> list[Event]:
     if not bytes(output):
         return fail_task(task, "plan", "the planner made no plan", now_ms)
     try:
-        agents = living(state)
+        agents = available(state, task.spec)
         full, plan = planned(task.spec, output, agents, topology=state.topology)
         chosen = choose_team(full, plan, agents)
     except PlanError as error:

@@ -26,11 +26,12 @@ def create(
     topology: Topology,
     config: SwarmConfig,
     owner: str,
+    node: str = "",
     name: str = "",
     idempotency: str = "",
     now_ms: int,
 ) -> list[Event]:
-    """The first events of a swarm: made, and owned by ``owner`` (epoch 1).
+    """The first events of a swarm: made, and owned by ``owner`` on ``node`` (epoch 1).
 
     Raises:
         Refusal: ``params``: a setting out of its range.
@@ -59,13 +60,13 @@ def create(
             config=config,
             idempotency=idempotency,
         ),
-        OwnerChanged(at=now_ms, owner=owner, epoch=1),
+        OwnerChanged(at=now_ms, owner=owner, epoch=1, node=node),
     ]
 
 
-def owner_changed(state: SwarmState, owner: str, now_ms: int) -> list[Event]:
+def owner_changed(state: SwarmState, owner: str, now_ms: int, node: str = "") -> list[Event]:
     """Another replica took over. Its effect is that all work on its way is sent again."""
-    return [OwnerChanged(at=now_ms, owner=owner, epoch=state.owner_epoch + 1)]
+    return [OwnerChanged(at=now_ms, owner=owner, epoch=state.owner_epoch + 1, node=node)]
 
 
 def destroy(state: SwarmState, reason: str, now_ms: int) -> list[Event]:

@@ -14,7 +14,7 @@ from swarm_coordinator.core.limits import (
 )
 from swarm_coordinator.core.plan import plan_of
 from swarm_coordinator.core.refusals import Refusal
-from swarm_coordinator.core.roster import living
+from swarm_coordinator.core.roster import available
 from swarm_coordinator.core.spec import TaskSpec
 from swarm_coordinator.core.state import SwarmState
 from swarm_coordinator.core.steps import step_count
@@ -52,25 +52,49 @@ def plan_for(state: SwarmState, spec: TaskSpec) -> Planned:
         # Agents that were spawned a moment ago: the task waits for them, not its submitter.
         agents, plan, team = _planned(state, spec, spawning=True)
     if not team.complete:
-        lacks = [*team.missing, *team.absent]
-        message = f"no agent here is or has: {', '.join(lacks)}" if lacks else "no agent is active"
-        raise Refusal("resource", "missing_capabilities", message, missingCapabilities=lacks)
+        raise _lacking(state, spec, plan, team)
     _check_sizes(spec, plan)
     chosen = [agent for agent in agents if agent.id in team.ids]
     steps = sum(_steps(phase, chosen) for phase in plan.phases)
     _check_room(state, steps)
-    for name in spec.dependencies:
+    for i, name in enumerate(spec.dependencies):
         before = state.tasks.get(name)
         if before is None:
             message = f"there is no task {name} here"
-            raise Refusal("params", "dependency", message, where="/task/dependencies")
+            raise Refusal("params", "dependency", message, where=f"/task/dependencies/{i}")
     return Planned(plan=plan, team=team.ids, chosen=team, steps=steps)
+
+
+def _lacking(state: SwarmState, spec: TaskSpec, plan: Plan, team: Team) -> Refusal:
+    lacks = [*team.missing, *team.absent]
+    here = "here"
+    if spec.execution.mode == "local":
+        here = f"on node {state.node} of the coordinator (mode local)"
+    message = f"no agent {here} is or has: {', '.join(lacks)}" if lacks else "no agent is active"
+    if not lacks and spec.execution.mode == "local":
+        message = f"no agent {here} is active"
+    place = _place_of(lacks, spec, plan)
+    where = {"where": place} if place else {}
+    return Refusal("resource", "missing_capabilities", message, missingCapabilities=lacks, **where)
+
+
+def _place_of(lacks: list[str], spec: TaskSpec, plan: Plan) -> str:
+    """Where the first of what nobody is or has was asked for; "" = nowhere by name."""
+    for lack in lacks:
+        if lack in spec.required_capabilities:
+            return f"/task/requiredCapabilities/{spec.required_capabilities.index(lack)}"
+        for phase in plan.phases:
+            if phase.where and lack in phase.requires:
+                return f"{phase.where}/requires/{phase.requires.index(lack)}"
+            if phase.where and lack in phase.agents:
+                return f"{phase.where}/agents/{phase.agents.index(lack)}"
+    return ""
 
 
 def _planned(
     state: SwarmState, spec: TaskSpec, *, spawning: bool
 ) -> tuple[list[AgentView], Plan, Team]:
-    agents = living(state, spawning=spawning)
+    agents = available(state, spec, spawning=spawning)
     try:
         plan = plan_of(spec, agents, topology=state.topology)
         return agents, plan, choose_team(spec, plan, agents)
@@ -151,8 +175,11 @@ def submit(
     grant: str = "",
     idempotency: str = "",
     now_ms: int,
+    planned: Planned | None = None,
 ) -> list[Event]:
     """A task is accepted. Nothing when ``repeated`` finds one: its id is the answer.
+
+    ``planned`` = what ``plan_for`` has said of this very state.
 
     Raises:
         Refusal: ``params`` with ``where`` for a bad plan; ``resource missing_capabilities`` with
@@ -161,7 +188,7 @@ def submit(
     """
     if repeated(state, principal, idempotency, spec) or task in state.tasks:
         return []
-    found = plan_for(state, spec)
+    found = planned or plan_for(state, spec)
     wall = spec.budget.wall_s
     seconds = min(spec.timeout, wall) if wall else spec.timeout
     return [

@@ -73,7 +73,7 @@ def _timed_out(
 def _never_sent(
     task: TaskState, step: StepState, kind: str, message: str, now_ms: int
 ) -> StepFailed:
-    outcome = "unknown" if step.attempt else "not_executed"
+    outcome = "unknown" if step.begun else "not_executed"
     error = StepError(type=kind, message=message, retryable=False, outcome=outcome)
     return StepFailed(at=now_ms, task=task.id, step=step.id, error=error)
 

@@ -7,7 +7,7 @@ from swarm_coordinator.core.ballots import tally
 from swarm_coordinator.core.decide.attempts import cancelled
 from swarm_coordinator.core.events import Event, InputAsked, StepsAdded, VoteCounted
 from swarm_coordinator.core.limits import EARLY_STOP_VOTERS_MAX, REVOTES_MAX
-from swarm_coordinator.core.roster import living, network, voter_of
+from swarm_coordinator.core.roster import available, network, voter_of
 from swarm_coordinator.core.spec import Coordination
 from swarm_coordinator.core.state import (
     PhaseState,
@@ -130,7 +130,7 @@ class _Group:
 
     def _judge(self, told: Tally, asked: StepState | None) -> list[Event]:
         """Choices that only the judge can compare; once it has been asked, nobody else can."""
-        agents = named(self._rules.equality.agent, living(self._state))
+        agents = named(self._rules.equality.agent, available(self._state, self._task.spec))
         if told.reason != "judge" or asked is not None or not agents:
             return self._unreached(told, "the judge did not say which choices are the same")
         payload = msgspec.Raw(b'{"input":%b}' % conflicts.judge_question(told))
@@ -231,7 +231,7 @@ class _Group:
 
     def _who_decides(self) -> str:
         """A coordinator of the team, else of the swarm, else hub or root."""
-        agents = living(self._state)
+        agents = available(self._state, self._task.spec)
         team = [agent for agent in agents if agent.id in self._task.team]
         for agent in (*team, *agents):
             if agent.type == "coordinator":

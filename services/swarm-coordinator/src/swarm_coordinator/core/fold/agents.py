@@ -40,7 +40,7 @@ __all__ = [
 
 def owner_changed(state: SwarmState, event: OwnerChanged) -> None:
     """Somebody else has it."""
-    state.owner = event.owner
+    state.owner, state.node = event.owner, event.node
     state.owner_epoch = event.epoch
     state.counters.owners += 1
 
@@ -97,6 +97,7 @@ def agent_attached(state: SwarmState, event: AgentAttached) -> None:
     """A process took its place, in a new life."""
     agent = state.agents[event.agent]
     agent.host, agent.boot, agent.epoch = event.host, event.boot, event.epoch
+    agent.node = event.node
     agent.capabilities = tuple(dict.fromkeys((*agent.capabilities, *event.capabilities)))
     agent.slots = event.slots
     agent.runtime = agent.runtime or "external"
@@ -108,6 +109,7 @@ def agent_attached(state: SwarmState, event: AgentAttached) -> None:
 def agent_active(state: SwarmState, event: AgentActive) -> None:
     """Its first beat."""
     agent = state.agents[event.agent]
+    agent.node = event.node
     agent.status = "active"
     _changed(state, agent, event.at)
 
@@ -140,7 +142,7 @@ def _drop_leaving(state: SwarmState, agent: AgentState) -> None:
 def agent_returned(state: SwarmState, event: AgentReturned) -> None:
     """It beats again, in a new life."""
     agent = state.agents[event.agent]
-    agent.epoch = event.epoch
+    agent.epoch, agent.node = event.epoch, event.node
     agent.status = "active"
     agent.stats.in_row = 0
     _changed(state, agent, event.at)

@@ -202,6 +202,7 @@ def step_done(state: SwarmState, event: StepDone) -> None:
     step.agent, step.item = event.agent, event.item
     step.output, step.ballot, step.artifacts = event.output, event.ballot, event.artifacts
     step.usage, step.wall_ms, step.error = event.usage, event.wall_ms, None
+    step.begun = True
     spend(state, task, event.usage, step.kind)
     _window(state, task, failed=False)
     if agent is not None:
@@ -231,6 +232,11 @@ def _failed(agent: AgentState | None) -> None:
         stats.failure_ewma = old + FAILURE_SHARE * (1 - old)
 
 
+def _note_begun(step: StepState, event: StepRetry | StepReturned | RunEnded | StepFailed) -> None:
+    if event.error.outcome != "not_executed":
+        step.begun = True
+
+
 def _window(state: SwarmState, task: TaskState, *, failed: bool) -> None:
     """Results since the width of an adaptive task changed."""
     if not task.width:
@@ -253,6 +259,7 @@ def step_retry(state: SwarmState, event: StepRetry) -> None:
     agent = _take_run(state, task, step, event.item, event.at, leaving=event.stop)
     step.failures += 1
     step.error = event.error
+    _note_begun(step, event)
     spend(state, task, event.usage, step.kind)
     _failed(agent)
     _window(state, task, failed=True)
@@ -271,6 +278,7 @@ def step_returned(state: SwarmState, event: StepReturned) -> None:
         agent.stats.rejected += 1
     step.losses += 1
     step.error = event.error
+    _note_begun(step, event)
     state.counters.losses += 1
     if event.excluded and event.agent not in step.excluded:
         step.excluded = (*step.excluded, event.agent)
@@ -288,6 +296,7 @@ def run_ended(state: SwarmState, event: RunEnded) -> None:
     step = task.steps[event.step]
     run = next((one for one in step.runs if one.item == event.item), None)
     agent = _take_run(state, task, step, event.item, event.at, leaving=event.stop)
+    _note_begun(step, event)
     if event.error.type == "lost":
         if run is not None:
             step.former = (*step.former, run)[-FORMER_MAX:]
@@ -315,8 +324,10 @@ def step_failed(state: SwarmState, event: StepFailed) -> None:
             spend(state, task, event.usage, step.kind)
             _failed(agent)
             _window(state, task, failed=True)
+    _note_begun(step, event)
     for run in step.runs:
         end_run(state, task, run, event.at, leaving=True)
+        step.begun = True
     step.runs = ()
     step.former = ()
     step.agent, step.item, step.error = event.agent, event.item, event.error
@@ -345,6 +356,7 @@ def steps_cancelled(state: SwarmState, event: StepsCancelled) -> None:
             continue
         for run in step.runs:
             end_run(state, task, run, event.at, leaving=True)
+            step.begun = True
         step.runs = ()
         step.former = ()
         step.reason = event.reason

@@ -142,7 +142,7 @@ def task_ended(state: SwarmState, event: TaskEnded) -> None:
         _strip(step)
     agenda = state.agenda
     agenda.forget(task.id)
-    agenda.end(task.id, task.total)
+    agenda.end(task.id, task.total, task.held_bytes)
     agenda.at(event.at + TASK_KEPT_MS, "keep", task.id)
     if task.leaving:
         agenda.touch(task.id)
@@ -164,7 +164,7 @@ def task_forgotten(state: SwarmState, event: TaskForgotten) -> None:
     """It leaves the state."""
     state.tasks.pop(event.task, None)
     state.agenda.forget(event.task)
-    state.agenda.ended_steps -= state.agenda.ended.pop(event.task, 0)
+    state.agenda.drop_ended(event.task)
 
 
 def width_changed(state: SwarmState, event: WidthChanged) -> None:
