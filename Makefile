@@ -11,7 +11,7 @@ UP ?=
 NAME ?=
 ARGS ?=
 
-.PHONY: help install up down test test-all test-containers example lint format types check conformance bench bench-search docs lock clean
+.PHONY: help install up down test test-all test-containers example lint format types check conformance bench bench-search vm-image docs lock clean
 
 help: ## List the targets
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F ':.*## ' '{printf "  make %-16s %s\n", $$1, $$2}'
@@ -70,6 +70,9 @@ bench: $(STAMP) ## Measure the mesh against its floor; prints one table (minutes
 
 bench-search: $(STAMP) ## Evaluate the tool search offline: hit rates, tokens, times (seconds)
 	@$(BIN)/python -m tests.benchmarks.tool_search $(ARGS)
+
+vm-image: $(STAMP) ## Kernel and file system of machines, into build/vm-image (Debian, Ubuntu; needs lz4)
+	@$(BIN)/python deploy/vm-image/build.py $(ARGS)
 
 docs: $(STAMP) ## Write docs/reference from the code
 	@$(BIN)/python scripts/gen_reference.py

@@ -7,7 +7,35 @@ from pathlib import Path
 import pytest
 from tests.e2e.running_mesh import RunningMesh
 
-LAB = Path(__file__).parent / "e2e" / "servers" / "lab.py"
+SERVERS = Path(__file__).parent / "e2e" / "servers"
+LAB = SERVERS / "lab.py"
+OFFICE = f"""
+[[agents.functions]]
+name = "clerk"
+call = "clerk:work"
+path = "{SERVERS}"
+hear = "clerk:hear"
+slots = 4
+
+[[agents.functions]]
+name = "scribe"
+call = "clerk:write"
+path = "{SERVERS}"
+
+[[agents.commands]]
+name = "sleeps"
+argv = ["sleep", "{{s}}"]
+
+[[synadia.expose]]
+server = "swarm"
+tool = "agent_task"
+argument = "task"
+arguments = {{ agentId = "writer", wait = true }}
+result = "/result"
+agent = "writer"
+session = "main"
+description = "Writes down what it is told."
+"""
 
 
 def run(mesh: RunningMesh) -> Iterator[RunningMesh]:
@@ -32,6 +60,12 @@ def lab(mesh: RunningMesh) -> RunningMesh:
     """The same mesh with the server ``lab`` added to it while it runs."""
     mesh.mesh("server", "add", "lab", "--", sys.executable, str(LAB))
     return mesh
+
+
+@pytest.fixture(scope="session")
+def office(tmp_path_factory: pytest.TempPathFactory) -> Iterator[RunningMesh]:
+    """A mesh with agents of its own: ``clerk`` and ``scribe`` (a prompt away), ``sleeps``."""
+    yield from run(RunningMesh(tmp_path_factory.mktemp("office") / "room", config=OFFICE))
 
 
 @pytest.fixture

@@ -12,7 +12,7 @@ from tests.benchmarks.cluster import Cpu, Mesh, resident_mb
 from tests.benchmarks.floor import SUBJECT, connect
 from tests.benchmarks.load import Result, http_load, lines_load, quantile
 
-__all__ = ["WARM_UP_S", "Row", "cases", "measure", "modern_request"]
+__all__ = ["WARM_UP_S", "Case", "Row", "cases", "measure", "modern_request"]
 
 WARM_UP_S = 0.5
 PUT_BUCKET = "bench"

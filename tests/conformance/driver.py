@@ -189,19 +189,15 @@ def main() -> int:
     scenario = os.environ["MCP_CONFORMANCE_SCENARIO"]
     name = f"leg-{secrets.token_hex(4)}"
     words = _authorization(room, name, scenario, url)
+    added = ("server", "add", name, url, "--allow-private", "localhost", "--wait", "20s", *words)
     try:
-        _mesh(
-            room,
-            "server",
-            "add",
-            name,
-            url,
-            "--allow-private",
-            "localhost",
-            "--wait",
-            "20s",
-            *words,
+        _mesh(room, *added)
+    except SystemExit:
+        subprocess.run(
+            [MESH, "server", "remove", name], cwd=room, env=PLAIN_ENVIRONMENT, check=False
         )
+        raise  # as the reason it is, not hidden by the second failure
+    try:
         asyncio.run(_act(f"{gateway}/mcp/u/{name}", scenario))
     finally:
         _mesh(room, "server", "remove", name)

@@ -1,8 +1,12 @@
 """A load balancer without memory: every HTTP request goes to a gateway drawn at random.
 
-One request per connection (``Connection: close`` both ways), so that a kept-alive connection
-cannot pin a client to one gateway. Bytes pass as they come: streams stay streams, and a client
-that goes away is gone for the gateway too.
+A client's connection is kept, each of its requests goes over a connection of its own to a gateway,
+so that no client is pinned to one. Bytes pass as they come: streams stay streams, and a client that
+goes away is gone for the gateway too.
+
+Kept because Node 24 cannot be closed behind (nodejs/undici issue 5360): where ``fetch`` has paused
+for a reader, the end of a connection whose answer said ``Connection: close`` fails an assertion
+outside of any promise, and the process with it.
 """
 
 import asyncio
@@ -15,6 +19,7 @@ from urllib.parse import urlsplit
 __all__ = ["RandomProxy"]
 
 _HEAD_MAX = 64 * 1024
+_PIECE = 64 * 1024
 
 
 class RandomProxy:
@@ -71,28 +76,29 @@ class RandomProxy:
 
     async def _connected(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         with contextlib.suppress(OSError, asyncio.IncompleteReadError, asyncio.CancelledError):
-            await self._forward(reader, writer)
+            begun = b""
+            while (rest := await self._forward(begun, reader, writer)) is not None:
+                begun = rest
         writer.close()
 
-    async def _forward(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        head = await reader.readuntil(b"\r\n\r\n")
-        lines = head[:-4].split(b"\r\n")
-        length = 0
-        kept = [lines[0]]
-        for line in lines[1:]:
-            name, _, value = line.partition(b":")
-            if name.lower() == b"content-length":
-                length = int(value)
-            if name.lower() != b"connection":
-                kept.append(line)
-        body = await reader.readexactly(length)
+    async def _forward(
+        self, begun: bytes, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
+    ) -> bytes | None:
+        """One request and its answer.
+
+        Returns what has come of the next request already; None = the connection has ended.
+        """
+        request = _Head.of(begun + await reader.readuntil(b"\r\n\r\n"))
+        body = await reader.readexactly(int(request.get(b"content-length") or 0))
         number = self._draw.randrange(len(self._targets))
         self.chosen[number] += 1
-        far_reader, far_writer = await asyncio.open_connection(*self._targets[number])
+        far_reader, far_writer = await asyncio.open_connection(
+            *self._targets[number], limit=_HEAD_MAX
+        )
         try:
-            far_writer.write(b"\r\n".join([*kept, b"Connection: close", b"", b""]) + body)
+            far_writer.write(request.bytes(b"Connection: close") + body)
             await far_writer.drain()
-            await self._until_either_ends(reader, far_reader, writer)
+            return await self._until_either_ends(reader, far_reader, writer)
         finally:
             far_writer.close()
 
@@ -101,24 +107,90 @@ class RandomProxy:
         reader: asyncio.StreamReader,
         far_reader: asyncio.StreamReader,
         writer: asyncio.StreamWriter,
-    ) -> None:
-        answering = asyncio.ensure_future(_pump(far_reader, writer))
-        leaving = asyncio.ensure_future(reader.read(1))
+    ) -> bytes | None:
+        answering = asyncio.ensure_future(_answer(far_reader, writer))
+        coming = asyncio.ensure_future(reader.read(1))
         try:
-            await asyncio.wait((answering, leaving), return_when=asyncio.FIRST_COMPLETED)
+            await asyncio.wait((answering, coming), return_when=asyncio.FIRST_COMPLETED)
+            if coming.done() and not coming.result():
+                return None
+            whole = await answering
+            if not whole:
+                return None
+            return coming.result() if coming.done() else b""
         finally:
-            for one in (answering, leaving):
+            for one in (answering, coming):
                 one.cancel()
-            await asyncio.gather(answering, leaving, return_exceptions=True)
+            await asyncio.gather(answering, coming, return_exceptions=True)
 
 
-async def _pump(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-    head_sent = False
-    while chunk := await reader.read(65536):
-        if not head_sent:
-            # The connection ends with this answer: say so, or the client would keep it.
-            first, _, rest = chunk.partition(b"\r\n")
-            chunk = first + b"\r\nConnection: close\r\n" + rest
-            head_sent = True
-        writer.write(chunk)
-        await writer.drain()
+class _Head:
+    """First line and headers of a message, without ``Connection``."""
+
+    def __init__(self, first: bytes, headers: tuple[tuple[bytes, bytes], ...]) -> None:
+        self.first = first
+        self._headers = headers
+
+    @classmethod
+    def of(cls, head: bytes) -> "_Head":
+        first, *lines = head[:-4].split(b"\r\n")
+        pairs = (line.partition(b":") for line in lines)
+        kept = ((name, value) for name, _, value in pairs if name.lower() != b"connection")
+        return cls(first, tuple(kept))
+
+    def get(self, wanted: bytes) -> bytes:
+        """Value of a header; empty without it."""
+        found = (value.strip() for name, value in self._headers if name.lower() == wanted)
+        return next(found, b"")
+
+    def bytes(self, connection: bytes = b"") -> bytes:
+        """As it travels."""
+        lines = [self.first, *(name + b":" + value for name, value in self._headers)]
+        return b"\r\n".join([*lines, *([connection] if connection else []), b"", b""])
+
+
+async def _answer(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
+    """Pass an answer on; False = the connection has to end behind it."""
+    head = _Head.of(await reader.readuntil(b"\r\n\r\n"))
+    status = head.first.split()[1]
+    if status in {b"204", b"304"}:
+        writer.write(head.bytes())
+    elif head.get(b"content-length"):
+        writer.write(head.bytes())
+        await _measured(reader, writer, int(head.get(b"content-length")))
+    elif head.get(b"transfer-encoding").lower() == b"chunked":
+        writer.write(head.bytes())
+        await _chunked(reader, writer)
+    else:
+        writer.write(head.bytes(b"Connection: close"))
+        while piece := await reader.read(_PIECE):
+            await _pass(writer, piece)
+        return False
+    await writer.drain()
+    return True
+
+
+async def _measured(
+    reader: asyncio.StreamReader, writer: asyncio.StreamWriter, length: int
+) -> None:
+    while length:
+        piece = await reader.read(min(length, _PIECE))
+        if not piece:
+            raise asyncio.IncompleteReadError(b"", length)
+        length -= len(piece)
+        await _pass(writer, piece)
+
+
+async def _chunked(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+    """Up to the chunk without length, the line behind it included; there are no trailers."""
+    length = -1
+    while length:
+        line = await reader.readuntil(b"\r\n")
+        length = int(line.partition(b";")[0], 16)
+        writer.write(line)
+        await _measured(reader, writer, length + 2)
+
+
+async def _pass(writer: asyncio.StreamWriter, piece: bytes) -> None:
+    writer.write(piece)
+    await writer.drain()

@@ -195,9 +195,6 @@ class Room:
         servers = [self.definition(one) for one in self._served if one.transport != "native"]
         document = {
             "performance": {"rate_limit_per_second": 10_000.0},
-            # The suite has no scenario for swarms; their tools make a list so long that Node's
-            # client fails an assertion of its own where a proxy closes behind each answer.
-            "swarm": {"enabled": False},
             "mcp_servers": servers,
         }
         return tomlkit.dumps(document)

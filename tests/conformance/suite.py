@@ -16,6 +16,7 @@ import msgspec
 
 __all__ = [
     "REVISIONS",
+    "SKILLS",
     "TASKS",
     "Check",
     "Report",
@@ -25,6 +26,7 @@ __all__ = [
     "required",
     "run_client",
     "run_server",
+    "version",
 ]
 
 FOLDER = Path(__file__).parent
@@ -49,6 +51,12 @@ TASKS = (
     "tasks-mrtr-composition",
 )
 """Scenarios of the tasks extension that can run; ``tasks-status-notifications`` always skips."""
+SKILLS = (
+    "sep-2640-skills-enumeration",
+    "sep-2640-skills-manifest",
+    "sep-2640-skills-directory",
+)
+"""Scenarios of the skills extension."""
 _RUN_S = 180
 _BAD = frozenset(("FAILURE", "WARNING"))
 _FOLDER_NAME = re.compile(r"(?:server-)?(?P<scenario>.+?)-\d{4}-\d\d-\d\dT[\d-]+Z")
@@ -92,9 +100,10 @@ class Report(msgspec.Struct, frozen=True, kw_only=True):
         return frozenset(check.scenario for check in self.checks)
 
     def passed(self, scenario: str) -> bool:
-        """Whether a scenario ran and nothing of it went wrong."""
+        """Whether a scenario ran, found something to check, and nothing of it went wrong."""
         mine = [check for check in self.checks if check.scenario == scenario]
-        return bool(mine) and not any(check.bad for check in mine)
+        ran = any(check.status == "SUCCESS" for check in mine)
+        return ran and not any(check.bad for check in mine)
 
     def bad(self, scenarios: frozenset[str] | None = None) -> list[Check]:
         """Checks that went wrong, of some scenarios or of all."""
@@ -132,6 +141,11 @@ def missing() -> str:
 def installed() -> bool:
     """Whether the suite is there already."""
     return any(HOME.glob(".installed-*"))
+
+
+def version() -> str:
+    """Version of the suite that is installed."""
+    return str(json.loads((PACKAGE / "package.json").read_text())["version"])
 
 
 def required(revision: str, side: str = "server") -> tuple[str, ...]:

@@ -11,6 +11,7 @@ from pathlib import Path
 
 import pytest
 from tests.conformance import suite
+from tests.conformance.counts import Note, counted
 from tests.conformance.room import Room
 
 pytestmark = [pytest.mark.usefixtures("official"), pytest.mark.timeout(240), pytest.mark.slow]
@@ -106,11 +107,13 @@ def quiet(official: None, tmp_path_factory: pytest.TempPathFactory) -> Iterator[
     ],
 )
 def test_mesh_is_the_client_that_the_suite_wants(
-    quiet: Room, wire: str, scenario: str, tmp_path: Path
+    quiet: Room, wire: str, scenario: str, tmp_path: Path, note: Note
 ) -> None:
     gateway = quiet.proxy.url
     words = (sys.executable, "-m", "tests.conformance.driver", str(quiet.mesh.room), gateway)
     report = suite.run_client(" ".join(words), scenario, wire, tmp_path)
+    leg = "client leg" if wire in OURS else "client leg, not required"
+    note(counted(report, group=leg, wire=wire or "extensions", run="quiet", only=scenario))
     assert report.passed(scenario), f"{report.explain(report.bad())}\n{report.output}"
 
 

@@ -57,10 +57,21 @@ def test_task_fixture_passes_every_scenario_of_tasks(
     assert report.passed(scenario), report.explain(report.bad()) or report.output
 
 
+@pytest.mark.parametrize("scenario", suite.SKILLS)
+def test_extensions_fixture_passes_every_scenario_of_skills(scenario: str, tmp_path: Path) -> None:
+    child = serve_http("extensions")
+    try:
+        report = suite.run_server(url(child), "2026-07-28", tmp_path, scenario=scenario)
+    finally:
+        child.stop()
+    assert report.passed(scenario), report.explain(report.bad()) or report.output
+
+
 def test_suite_requires_what_the_targets_say() -> None:
     assert len(suite.required("2026-07-28")) == 37
     assert len(suite.required("2025-11-25")) == 30
     assert len(suite.TASKS) == 9
+    assert len(suite.SKILLS) == 3
 
 
 def test_every_expected_failure_names_a_judged_scenario_and_a_reason() -> None:

@@ -61,7 +61,9 @@ def ill(well: RunningMesh, tmp_path: Path) -> RunningMesh:
 
 def test_healthy_mesh_has_no_findings(well: RunningMesh) -> None:
     done = well.mesh("doctor")
-    assert done.stdout.strip() == "nothing is wrong"
+    first, *walls = done.stdout.strip().splitlines()
+    assert first == "nothing is wrong"
+    assert [row.split()[1] for row in walls[1:]] == ["none", "sandbox", "container", "vm"]
 
 
 def test_missing_broker_is_found(ill: RunningMesh) -> None:

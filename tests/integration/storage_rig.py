@@ -61,9 +61,11 @@ class Caller:
         self._base = base
         self._auth = {"authorization": f"Bearer {credential}"}
 
-    async def ask(self, method: str, **params: object) -> Any:
+    async def ask(
+        self, method: str, meta: dict[str, object] | None = None, **params: object
+    ) -> Any:
         """The whole JSON-RPC answer."""
-        body, headers = modern(method, 1, **params)
+        body, headers = modern(method, 1, meta=meta, **params)
         url = f"{self._base}/mcp"
         answer = await self._client.post(url, content=body, headers={**headers, **self._auth})
         return answer.json()
@@ -116,7 +118,7 @@ class StorageMesh:
     def __init__(self, around: Surroundings, gateway: Running, connect: Connect) -> None:
         self.around = around
         self.gateway = gateway
-        self._connect = connect
+        self.connect = connect
         self._client = httpx.AsyncClient(timeout=30)
 
     def caller(self, tenant: str, *permissions: str, allow: str = "*") -> Caller:

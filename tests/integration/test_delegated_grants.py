@@ -279,6 +279,26 @@ async def test_revoked_grant_ends_at_the_gateway_within_a_second_and_hits_no_oth
     assert not await rig.exchange_refused(second.grant)
 
 
+async def test_grants_that_end_together_all_end_and_no_other(rig: Rig) -> None:
+    granted = [await rig.delegate(f"task_{n}") for n in range(4)]
+    contexts = [(await rig.exchange(one.grant)).context for one in granted]
+    for context in contexts:
+        assert not await rig.call_refused(context)
+    names = [one.grant for one in granted]
+    ask = RevokeGrant(grant=names[0], others=tuple(names[1:3]))
+    await rig.coordinator.operation(contract.revoke_grant, ask)
+    for context in contexts[:3]:
+        await eventually(lambda context=context: rig.call_refused(context), timeout_s=1)
+    for name in names[:3]:
+        assert await rig.exchange_refused(name)
+    assert not await rig.call_refused(contexts[3])
+    assert not await rig.exchange_refused(names[3])
+    too_many = RevokeGrant(grant="g", others=("h",) * contract.GRANTS_REVOKED_MAX)
+    with pytest.raises(MeshError) as caught:
+        await rig.coordinator.operation(contract.revoke_grant, too_many)
+    assert caught.value.kind is ErrorKind.PARAMS
+
+
 async def test_other_roles_end_the_grant_of_the_earlier_ones(rig: Rig) -> None:
     granted = await rig.delegate()
     await rig.principal("Admin")

@@ -15,6 +15,7 @@ import msgspec
 import nats
 import pytest
 from nats.aio.client import Client
+from tests.peers import require
 
 from mcp_proto.contracts import registry as contract
 from mcp_proto.contracts.registry import (
@@ -73,14 +74,17 @@ class Mesh:
         self.operator = operator
         self.runners: dict[str, Process] = {}
 
-    async def run(self, instance: str, *servers: ServerDefinition) -> Process:
-        """Start a runner process."""
+    async def run(
+        self, instance: str, *servers: ServerDefinition, sandbox: str = 'tenant_servers = "none"'
+    ) -> Process:
+        """Start a runner process; servers are told apart by pids, which a sandbox hides."""
         file = self.directory / f"{instance}.toml"
         lines = [
             f'[service]\ninstance = "{instance}"\naccept_s = 0.05',
             f'[bus]\nurls = ["{self.broker.url}"]',
             f'nkey_seed_file = "{self.broker.seed_for("tool-runner", instance)}"',
             "[runner]\nallow_unsigned = true",
+            f"[sandbox]\n{sandbox}",
         ]
         for one in servers:
             args = ", ".join(f'"{arg}"' for arg in one.args)
@@ -410,6 +414,31 @@ async def test_failing_server_opens_the_breaker_and_a_probe_closes_it(mesh: Mesh
     assert answer["error"]["data"]["outcome"] == "not_executed"
     assert 4000 <= answer["error"]["data"]["retryAfterMs"] <= 6500
     await mesh.until_it_answers(timeout_s=8.0)
+
+
+async def test_tenants_server_added_at_run_time_is_in_a_sandbox_without_being_asked(
+    mesh: Mesh,
+) -> None:
+    require("bwrap")
+    await mesh.run("runner-1", evil("shared"), sandbox=f'tenant_paths = ["{EVIL.parent}"]')
+    for name, more in (("own", {}), ("open", {"isolation": "none"})):
+        definition = msgspec.structs.replace(evil(name, tenant=TENANT), **more)
+        await mesh.operator.operation(contract.server_put, ServerPut(definition=definition))
+    await mesh.until_it_answers("own")
+    await mesh.until_it_answers("shared")
+    # The first process of its namespace is bubblewrap's; the operator's own server has no wall.
+    assert int(await mesh.text("own", "pid")) < 10
+    assert "started in a sandbox, limits: " in mesh.log("runner-1")
+    assert str(await mesh.text("shared", "pid")) in map(str, processes_with(str(EVIL)))
+
+    async def refused() -> bool:
+        views = await mesh.operator.request("mesh.v1._.inst.runner-1.servers", timeout_s=2.0)
+        return any(
+            "may not run without isolation" in one.get("reason", "")
+            for one in msgspec.json.decode(views.payload)["servers"]
+        )
+
+    await eventually(refused)
 
 
 async def test_server_of_one_tenant_is_not_there_for_another(mesh: Mesh, connect_bus: Any) -> None:

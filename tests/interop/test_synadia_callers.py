@@ -219,6 +219,42 @@ async def streamed(client: Client, subject: str, payload: bytes, **headers: str)
         got.append(message)
 
 
+async def test_an_exposure_may_fix_arguments_and_pick_a_part_of_the_result(
+    around: Surroundings, broker: Broker, connect_bus
+) -> None:
+    async def told(call, params) -> bytes:
+        given = msgspec.json.decode(params["arguments"])
+        structured = {"result": {"a/b": [given, given["prompt"]]}}
+        return msgspec.json.encode(
+            {"resultType": "complete", "content": [], "structuredContent": structured}
+        )
+
+    around.scripts["helper:ask"] = told
+    fixed = {"wait": True, "n": 3}
+    exposed = tuple(
+        ExposedAgent(
+            server="helper", tool="ask", tenant=DEMO_TENANT, arguments=fixed, result=pointer,
+            session=session,
+        )
+        for session, pointer in (
+            ("text", "/result/a~1b/1"), ("json", "/result/a~1b/0"), ("none", "/result/c"),
+        )
+    )  # fmt: skip
+    async with (
+        running_gateway(around, connect_bus, synadia=SynadiaConfig(expose=exposed)),
+        connected(broker) as (client, _),
+    ):
+
+        async def said(session: str) -> Any:
+            subject = f"agents.prompt.helper.{DEMO_TENANT}.{session}"
+            return (await streamed(client, subject, b"hello"))[-1]
+
+        assert msgspec.json.decode((await said("text")).data)["data"] == "hello"
+        whole = msgspec.json.decode((await said("json")).data)["data"]
+        assert msgspec.json.decode(whole) == {"wait": True, "n": 3, "prompt": "hello"}
+        assert "nothing at /result/c" in (await said("none")).headers["Nats-Service-Error"]
+
+
 @pytest.mark.parametrize(
     "payload",
     [

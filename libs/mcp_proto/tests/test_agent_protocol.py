@@ -84,3 +84,37 @@ def test_what_is_no_prompt_is_refused(payload: bytes) -> None:
 )
 def test_sizes_are_read(text: str, size: int | None) -> None:
     assert wire.bytes_of(text) == size
+
+
+def service_record(subject: str, **more: object) -> bytes:
+    endpoint = {"name": "prompt", "subject": subject, "metadata": {"max_payload": "2KB"}}
+    return msgspec.json.encode({"name": "agents", "id": "1", "endpoints": [endpoint], **more})
+
+
+def test_agent_of_a_record_has_the_bounds_of_both_sides() -> None:
+    record = service_record("agents.prompt.a.b.c", description="x" * 5_000)
+    found = wire.found_of(record, 1_000_000)
+    assert found is not None
+    assert (found.agent, found.owner, found.session) == ("a", "b", "c")
+    assert (found.bytes_max, len(found.description), found.attachments) == (2048, 1_000, False)
+    narrow = wire.found_of(record, 100)
+    assert narrow is not None
+    assert narrow.bytes_max == 100
+
+
+@pytest.mark.parametrize(
+    "record",
+    [
+        b"{",
+        b"x" * 100_000,
+        service_record("mesh.v1.acme.call.kv.kv_get"),
+        service_record("agents.prompt.a.b.*"),
+        service_record("agents.hb.a.b.c"),
+        service_record("agents.prompt.a.b.c.d"),
+        service_record("agents.prompt.a.b.c", metadata={"mesh": "helper:ask"}),
+        service_record("agents.prompt.a.b.c", name="others"),
+        service_record("agents.prompt.a.b.c", endpoints=[]),
+    ],
+)
+def test_record_that_names_no_agent_of_the_protocol_is_none(record: bytes) -> None:
+    assert wire.found_of(record, 1_000_000) is None

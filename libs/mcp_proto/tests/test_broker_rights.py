@@ -2,7 +2,7 @@ import pytest
 
 from mcp_proto import broker_rights, buckets, subjects
 from mcp_proto.broker_rights import Rights, rights_of
-from mcp_proto.contracts import provision, tasks
+from mcp_proto.contracts import machine_tokens, provision, tasks, vm_spawner
 
 
 def covers(pattern: str, subject: str) -> bool:
@@ -33,6 +33,8 @@ OWNERS = {
     buckets.LOGINS: "tenant-auth",
     buckets.SESSIONS: "gateway",
     buckets.SWARMS: "swarm-coordinator",
+    buckets.VMS: "vm-spawner",
+    buckets.VM_QUOTA: "vm-spawner",
 }
 
 
@@ -44,7 +46,15 @@ def test_a_bucket_is_written_by_its_owner_alone(service: str) -> None:
         assert not may_publish(rights, f"$JS.API.STREAM.DELETE.{bucket.stream}")
 
 
-MESH = ("gateway", "tenant-auth", "tool-runner", "swarm-coordinator", "agent-host", "stdio")
+MESH = (
+    "gateway",
+    "tenant-auth",
+    "tool-runner",
+    "swarm-coordinator",
+    "agent-host",
+    "vm-spawner",
+    "stdio",
+)
 
 
 @pytest.mark.parametrize(
@@ -144,6 +154,33 @@ def test_a_stdio_edge_hears_nobodys_events() -> None:
     assert not may_subscribe(edge, subjects.event("acme", "list_changed", "notes"))
 
 
+def test_only_spawners_get_credentials_for_machines_and_only_tenant_auth_says_who_they_are() -> (
+    None
+):
+    question = "$SYS.REQ.USER.AUTH"
+    for service in broker_rights.SERVICES:
+        rights = rights_of(service, "one-1")
+        spawns = service == "vm-spawner"
+        assert may_publish(rights, machine_tokens.issue.subject) is spawns
+        assert may_publish(rights, machine_tokens.revoke.subject) is spawns
+        assert may_subscribe(rights, question) is (service == "tenant-auth")
+        assert not may_publish(rights, question)
+    agent = broker_rights.agent_rights("acme", "mcp-agent-1", ("weather",))
+    assert not may_publish(agent, machine_tokens.issue.subject)
+    assert not may_publish(agent, vm_spawner.spawn.subject)
+    assert not may_publish(agent, vm_spawner.log_subject("acme", "mcp-agent-2"))
+
+
+def test_a_spawner_reads_no_secrets_and_serves_nobodys_tools() -> None:
+    rights = rights_of("vm-spawner", "vm-1")
+    for bucket in (buckets.CONFIG, buckets.LOGINS, buckets.GRANTS, buckets.SESSIONS):
+        assert not may_publish(rights, f"$JS.API.DIRECT.GET.{bucket.stream}")
+        assert not may_publish(rights, f"$JS.API.STREAM.MSG.GET.{bucket.stream}")
+    assert may_subscribe(rights, subjects.call("acme", "vm", "vm_spawn"))
+    assert not may_subscribe(rights, subjects.call("acme", "kv", "kv_get"))
+    assert not may_publish(rights, subjects.call("acme", "kv", "kv_get"))
+
+
 def test_an_unknown_service_has_no_rights() -> None:
     with pytest.raises(KeyError):
         rights_of("nobody", "n-1")
@@ -195,6 +232,27 @@ def test_leaf_has_what_its_agents_have_and_the_inboxes_of_those_who_call_them() 
     ):
         assert not may_publish(leaf, subject)
     assert leaf.replies == 0
+
+
+@pytest.mark.parametrize(
+    ("service", "rights"),
+    [
+        *((service, rights_of(service, "one-1")) for service in broker_rights.SERVICES),
+        ("agent", broker_rights.agent_rights("acme", "one-1", ("weather",))),
+    ],
+    ids=[*broker_rights.SERVICES, "agent"],
+)
+def test_a_process_hears_discovery_of_all_and_of_itself_and_of_nobody_else(
+    service: str, rights: Rights
+) -> None:
+    for verb in ("PING", "INFO", "STATS"):
+        for asked in ("", f".{service}", f".{service}.one-1"):
+            assert may_subscribe(rights, f"$SRV.{verb}{asked}")
+        for other in (f".{service}.one-2", ".tenant-authority", ".tenant-authority.one-1"):
+            assert not may_subscribe(rights, f"$SRV.{verb}{other}")
+    assert "$SRV.>" not in rights.subscribe
+    # A gateway also is what it exposes in the Synadia Agent Protocol.
+    assert may_subscribe(rights, "$SRV.INFO.agents.x") is (service == "gateway")
 
 
 def test_a_tenant_prompts_its_own_agents_alone() -> None:

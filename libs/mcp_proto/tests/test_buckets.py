@@ -11,7 +11,7 @@ FIXED = [value for value in vars(buckets).values() if isinstance(value, Bucket)]
 
 
 def test_every_bucket_has_one_writer_and_its_own_name() -> None:
-    assert len({bucket.name for bucket in FIXED}) == len(FIXED) == 13
+    assert len({bucket.name for bucket in FIXED}) == len(FIXED) == 15
     assert all(bucket.stream == f"KV_{bucket.name}" for bucket in FIXED)
     assert all(re.fullmatch(r"[a-zA-Z0-9_-]+", bucket.name) for bucket in FIXED)
 

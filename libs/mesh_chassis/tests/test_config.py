@@ -107,6 +107,27 @@ def test_load_expands_variables_everywhere_in_the_file(write) -> None:
     assert settings.mcp_servers[0].env == {"TOKEN": "1-1"}
 
 
+def test_load_takes_a_variable_for_the_number_or_truth_value_that_it_spells(write) -> None:
+    path = write(
+        """
+        [limits]
+        slots = "${SLOTS}"
+        timeout_s = "${TIMEOUT:-2.5}"
+        on = "${ON}"
+        mode = "${MODE:-fast}"
+        """
+    )
+    env = {**ENV, "SLOTS": "7", "ON": "true"}
+    assert load(Settings, path, env).limits == Limits(
+        slots=7, timeout_s=2.5, on=True, mode=Mode.FAST
+    )
+    error = fail(path, env={**env, "SLOTS": "seven"})
+    assert "limits.slots" in str(error)
+    error = fail(path, env={**env, "SLOTS": "101"})  # its bounds hold all the same
+    assert "100" in str(error)
+    assert "limits.slots" in str(fail(write('[limits]\nslots = "7"')))  # a text is no number
+
+
 def test_load_does_not_expand_what_a_variable_contains(write) -> None:
     settings = load(Settings, write('urls = ["${A}"]'), {**ENV, "A": "${B}"})
     assert settings.urls == ("${B}",)

@@ -58,3 +58,17 @@ def test_sound_file_has_no_problems_and_overrides_count(tmp_path: Path) -> None:
     looked = look(Config, path, {}, {"server.name": "given"})
     assert looked.problems == []
     assert looked.content == Config(level="debug", server=Server(name="given"))
+
+
+def test_variable_stands_for_a_number_in_tables_and_in_lists_of_them(tmp_path: Path) -> None:
+    path = tmp_path / "a.toml"
+    path.write_text(
+        '[server]\nname = "own"\nslots = "${A}"\n[[servers]]\nname = "b"\nslots = "${B:-4}"\n'
+    )
+    looked = look(Config, path, {"A": "3"})
+    assert looked.problems == []
+    assert looked.content == Config(
+        server=Server(name="own", slots=3), servers=(Server(name="b", slots=4),)
+    )
+    (wrong,) = look(Config, path, {"A": "three"}).problems
+    assert "server.slots" in str(wrong)

@@ -10,6 +10,8 @@ from mesh_chassis.broker_config import (
     SYSTEM_ACCOUNT,
     BrokerSettings,
     BrokerUser,
+    issuer_pair,
+    new_issuer,
     new_nkey,
     public_of,
     render,
@@ -46,6 +48,39 @@ def test_broker_accepts_a_configuration_with_every_service(tmp_path: Path) -> No
         sync_always=False,
     )
     assert accepted(tmp_path, render(settings, [*users, system]))
+
+
+async def test_users_of_the_file_connect_as_before_when_others_are_asked_about(
+    tmp_path: Path,
+) -> None:
+    """Nobody answers the broker's question here, so whoever is asked about would wait."""
+    _, issuer = new_issuer()
+    broker = Broker(tmp_path / "broker", in_memory=True, callout_issuer=issuer)
+    async with broker:
+        for service, instance in (
+            ("gateway", "gateway-1"),
+            ("operator", "operator"),
+            ("system", "system"),
+            ("client", "demo-tenant"),
+        ):
+            client = await nats.connect(
+                broker.url,
+                nkeys_seed=broker.seed_for(service, instance),
+                connect_timeout=1,
+                max_reconnect_attempts=0,
+            )
+            await client.flush()
+            await client.close()
+    broker.remove_store()
+
+
+def test_issuer_is_an_account_and_nothing_else() -> None:
+    seed, public = new_issuer()
+    assert seed.startswith("SA")
+    assert bytes(issuer_pair(seed).public_key).decode() == public
+    for wrong in ("", "SAXX", new_nkey()[0]):
+        with pytest.raises(ValueError, match="seed"):
+            issuer_pair(wrong)
 
 
 def test_comment_of_a_user_cannot_break_out_of_its_line(tmp_path: Path) -> None:

@@ -255,3 +255,11 @@ async def test_tenant_client_calls_only_its_own_tenant(shared_broker: Broker) ->
     await eventually(lambda: len(denied) == 4)
     assert all("permissions violation" in text for text in denied)
     await client.close()
+
+
+async def test_agent_hears_discovery_of_itself_and_not_of_others(connect_bus: ConnectBus) -> None:
+    agent = await connect_bus("agent", "agent-1")
+    for subject in ("$SRV.PING", "$SRV.INFO.agent", "$SRV.STATS.agent.agent-1"):
+        await (await agent.subscribe(subject, ignore)).unsubscribe()
+    for subject in ("$SRV.>", "$SRV.PING.gateway", "$SRV.INFO.agent.agent-2", "$SRV.PING.agents"):
+        await refused(agent.subscribe(subject, ignore))

@@ -12,6 +12,7 @@ from mesh_cli import plan
 from mesh_cli.bootstrap import write_toml
 from mesh_cli.plan import Ports, Where
 from mesh_cli.tables.agents import AgentsHereTable
+from mesh_cli.tables.machines import VmTable
 from mesh_cli.tables.swarm import SwarmTable
 from mesh_cli.user_file import (
     MeshFile,
@@ -70,6 +71,37 @@ def test_file_says_how_many_coordinators_and_hosts_there_are_or_none() -> None:
     assert found["swarm-1"].module == "swarm_coordinator"
     without = planned(MeshFile(swarm=SwarmTable(enabled=False)))
     assert {one.service for one in without} == {"registry", "tenant-auth", "tool-runner", "gateway"}
+
+
+def test_spawner_of_machines_runs_only_where_the_file_says_so() -> None:
+    assert "vm-1" not in {one.name for one in planned(MeshFile())}
+    content = MeshFile(vm=VmTable(enabled=True, ttl_seconds=60, image="agent"))
+    found = {one.name: one for one in planned(content)}
+    tables = found["vm-1"].tables
+    assert found["vm-1"].module == "vm_spawner"
+    assert tables["vm"]["state_dir"] == "vm"
+    assert (tables["vm"]["ttl_s"], tables["vm"]["image"]) == (60, "agent")
+    assert "enabled" not in tables["vm"]
+    assert tables["vm"]["allow_unsigned"] is True
+    assert tables["process"] == {"enabled": False, "allow_unsafe": False}
+
+
+def test_tenant_auth_gets_the_key_of_machines_where_there_are_some() -> None:
+    content = MeshFile(vm=VmTable(enabled=True))
+    size = plan.size_of(content)
+    seeds = where([user.name for user in plan.users(1, 1, size=size)])
+    made = plan.instances(
+        content,
+        [],
+        ports=Ports(nats=4222, http=(3000,), tcp=(9500,)),
+        where=msgspec.structs.replace(seeds, issuer_file="issuer.nk"),
+        runners=1,
+        size=size,
+    )
+    (auth,) = (one for one in made if one.service == "tenant-auth")
+    assert auth.tables["machines"] == {"issuer_seed_file": "issuer.nk"}
+    (plain,) = (one for one in planned(MeshFile()) if one.service == "tenant-auth")
+    assert "machines" not in plain.tables
 
 
 def test_registry_is_told_of_agents_elsewhere_and_not_of_hosts() -> None:

@@ -104,3 +104,17 @@ def test_agent_away_from_a_local_mesh_needs_the_name_of_its_broker_user(tmp_path
     assert take_seat(found, env={"MESH_INSTANCE": "w-1"}).instance == "w-1"
     with pytest.raises(ConfigError, match="connects to the broker"):
         take_seat(find("http://b:1", env={}, start=tmp_path), instance="w-1", env={})
+
+
+def test_a_program_in_a_machine_connects_over_its_link_without_a_credential(tmp_path: Path) -> None:
+    table = {
+        "MESH_URL": "serial:/dev/virtio-ports/nats.0",
+        "MESH_TENANT": "acme",
+        "MESH_INSTANCE": "vm-1",
+    }
+    found = find(env=table, start=tmp_path)
+    seat = take_seat(found, env=table)
+    assert (found.nats, found.tcp, found.tenant) == (table["MESH_URL"], "", "acme")
+    assert seat.instance == "vm-1"
+    assert seat.bus.urls == ("serial:/dev/virtio-ports/nats.0",)
+    assert (seat.bus.nkey_seed_file, seat.bus.creds_file) == ("", "")

@@ -19,6 +19,7 @@ __all__ = [
     "ERROR_CODE_HEADER",
     "ERROR_HEADER",
     "INFO_TYPE",
+    "OWN_KEY",
     "PROMPT_ENDPOINT",
     "QUEUE",
     "SERVICE",
@@ -28,10 +29,12 @@ __all__ = [
     "Beat",
     "Chunk",
     "EndpointInfo",
+    "FoundAgent",
     "Info",
     "Prompt",
     "bytes_of",
     "chunk_of",
+    "found_of",
     "prompt_of",
     "response",
     "status",
@@ -46,7 +49,12 @@ PROMPT_ENDPOINT = "prompt"
 INFO_TYPE = "io.nats.micro.v1.info_response"
 ERROR_HEADER = "Nats-Service-Error"
 ERROR_CODE_HEADER = "Nats-Service-Error-Code"
+OWN_KEY = "mesh"
+"""Metadata key of agents that a gateway of the mesh exposes: those are tools already."""
 
+RECORD_BYTES_MAX = 64 * 1024
+DESCRIPTION_CHARS_MAX = 1_000
+_ANY_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _AGENT = re.compile(r"[a-z0-9-]{1,64}")
 _TOKEN = re.compile(r"[a-z0-9_-]{1,64}")
 _SIZE = re.compile(r"\s*([0-9]{1,12})\s*(B|KB|MB|GB)\s*", re.IGNORECASE)
@@ -111,6 +119,28 @@ class Info(msgspec.Struct, frozen=True, kw_only=True):
     endpoints: tuple[EndpointInfo, ...] = ()
 
 
+class FoundAgent(msgspec.Struct, frozen=True):
+    """An agent that answers discovery; several instances of one are one.
+
+    Attributes:
+        subject: to prompt it on.
+        agent: first of its three tokens.
+        owner: second.
+        session: third.
+        description: for people, cut.
+        bytes_max: largest prompt that it takes.
+        attachments: it takes files.
+    """
+
+    subject: str
+    agent: str
+    owner: str
+    session: str
+    description: str
+    bytes_max: int
+    attachments: bool
+
+
 class BeatEndpoint(msgspec.Struct, frozen=True):
     """What a heartbeat declares of an endpoint."""
 
@@ -155,6 +185,7 @@ class Chunk(msgspec.Struct, frozen=True, kw_only=True):
     attachments: tuple[Attachment, ...] = ()
 
 
+_INFO = msgspec.json.Decoder(Info)
 _PROMPT = msgspec.json.Decoder(Prompt)
 _CHUNK = msgspec.json.Decoder(_Raw)
 _STATUS = msgspec.json.Decoder(str)
@@ -220,6 +251,44 @@ def chunk_of(payload: bytes) -> Chunk | None:
                 return None
     except (msgspec.DecodeError, UnicodeDecodeError) as error:
         raise ValueError(str(error)) from None
+
+
+def found_of(record: bytes, bytes_max: int) -> FoundAgent | None:
+    """The agent of a service record; None = it is none that could be prompted.
+
+    A record is believed only with a subject of the protocol's own form: it could name one that its
+    author may not publish to.
+
+    Args:
+        record: answer to ``$SRV.INFO.agents``.
+        bytes_max: largest message of the connection.
+    """
+    if len(record) > RECORD_BYTES_MAX:
+        return None
+    try:
+        info = _INFO.decode(record)
+    except (msgspec.DecodeError, UnicodeDecodeError):
+        return None
+    prompt = next((one for one in info.endpoints if one.name == PROMPT_ENDPOINT), None)
+    if info.name != SERVICE or OWN_KEY in (info.metadata or {}) or prompt is None:
+        return None
+    tokens = prompt.subject.split(".")
+    if tokens[:2] != [SERVICE, "prompt"] or len(tokens) != 5:
+        return None
+    agent, owner, session = tokens[2:]
+    if not all(_ANY_TOKEN.fullmatch(one) for one in (agent, owner, session)):
+        return None
+    details = prompt.metadata or {}
+    said = bytes_of(details.get("max_payload", "")) or bytes_max
+    return FoundAgent(
+        subject=prompt.subject,
+        agent=agent,
+        owner=owner,
+        session=session,
+        description=info.description[:DESCRIPTION_CHARS_MAX],
+        bytes_max=min(said, bytes_max),
+        attachments=details.get("attachments_ok") == "true",
+    )
 
 
 def bytes_of(size: str) -> int | None:

@@ -6,10 +6,18 @@ under the same rights as production. A right here is a wire subject, not a prefi
 
 from collections.abc import Callable, Mapping
 
-from mcp_proto import agent_protocol, buckets, swarm_rights
+from mcp_proto import agent_protocol, buckets, swarm_rights, vm_rights
 from mcp_proto.contracts import provision, registry, swarm, tasks, tenant_auth
-from mcp_proto.names import SWARM_COORDINATOR
-from mcp_proto.rights_parts import Rights, every, inbox_prefix, own, read, read_stream
+from mcp_proto.names import SWARM_COORDINATOR, VM_SPAWNER
+from mcp_proto.rights_parts import (
+    Rights,
+    discovered,
+    every,
+    inbox_prefix,
+    own,
+    read,
+    read_stream,
+)
 from mcp_proto.subjects import ANY, QUEUE, ROOT, encode_token
 
 __all__ = [
@@ -24,7 +32,15 @@ __all__ = [
     "rights_of",
 ]
 
-SERVICES = ("gateway", "registry", "tenant-auth", "tool-runner", SWARM_COORDINATOR, swarm.HOST)
+SERVICES = (
+    "gateway",
+    "registry",
+    "tenant-auth",
+    "tool-runner",
+    SWARM_COORDINATOR,
+    swarm.HOST,
+    VM_SPAWNER,
+)
 
 AGENT = "agent"
 """Service name of every program that serves with the SDK."""
@@ -86,6 +102,7 @@ def _gateway(instance: str) -> Rights:
             f"{ROOT}.*.gw.> {QUEUE}",
             f"agents.prompt.*.*.* {agent_protocol.QUEUE}",
             f"agents.status.*.*.* {agent_protocol.QUEUE}",
+            *discovered(agent_protocol.SERVICE, ANY),
         ),
     )
 
@@ -127,7 +144,12 @@ def _tenant_auth(instance: str) -> Rights:
             *own(buckets.LOGINS),
             *own(buckets.GRANTS),
         ),
-        subscribe=(*subscribe, f"{ROOT}._.svc.tenant-auth.* tenant-auth"),
+        subscribe=(
+            *subscribe,
+            f"{ROOT}._.svc.tenant-auth.* tenant-auth",
+            # The broker asks who a machine is (auth callout).
+            "$SYS.REQ.USER.AUTH tenant-auth",
+        ),
         replies=1,
     )
 
@@ -146,6 +168,8 @@ _NOT_OF_RUNNERS = (
     buckets.SERVERS,
     buckets.VIRTUALS,
     buckets.SWARMS,
+    buckets.VMS,
+    buckets.VM_QUOTA,
 )
 """Buckets that others write; a runner, which writes the buckets of tenants, keeps off these."""
 _SECRETS = (buckets.CONFIG, buckets.LOGINS, buckets.GRANTS, buckets.SESSIONS)
@@ -315,7 +339,7 @@ def leaf_rights(tenant: str, agents: Mapping[str, tuple[str, ...]]) -> Rights:
                 right.partition(" ")[0]
                 for one in each
                 for right in one.subscribe
-                if right != "$SRV.>"
+                if not right.startswith("$SRV.")
             )
         ),
         replies=0,
@@ -334,6 +358,7 @@ _TABLE: dict[str, Callable[[str], Rights]] = {
     "tool-runner": _tool_runner,
     SWARM_COORDINATOR: swarm_rights.coordinator,
     swarm.HOST: swarm_rights.agent_host,
+    VM_SPAWNER: vm_rights.spawner,
     "stdio": _stdio,
 }
 

@@ -26,6 +26,8 @@ __all__ = [
     "SWARM_LOG",
     "TASKS",
     "VIRTUALS",
+    "VMS",
+    "VM_QUOTA",
     "Bucket",
     "key",
     "memory_key",
@@ -124,6 +126,17 @@ SWARMS = Bucket(
 )
 """What each swarm is, ``{tenant}.{swarm}``; its log is the truth."""
 
+VMS = Bucket(
+    name="mesh_vms",
+    writer="vm-spawner",
+    per_key_ttl=True,
+    # 16 KiB of console, each byte of which can take six as JSON, and as much configuration.
+    value_max_bytes=192 * 1024,
+)
+"""Machines, ``{tenant}.{vmId}``: what shall be and what is; ended ones stay for a day."""
+VM_QUOTA = Bucket(name="mesh_vm_quota", writer="vm-spawner", value_max_bytes=512 * 1024)
+"""Which machines take of a tenant's quota, ``{tenant}``."""
+
 SWARM_LOG = "MESH_SWARM_LOG"
 """Stream of the swarms' logs, subject ``subjects.task(tenant, "log", swarm)``; not a bucket.
 
@@ -146,6 +159,8 @@ OF_PLATFORM = (
     TASKS,
     IDEMPOTENCY,
     SWARMS,
+    VMS,
+    VM_QUOTA,
 )
 """Every bucket that is there from the first start on, in the order of their making."""
 

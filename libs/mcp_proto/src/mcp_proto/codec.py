@@ -44,6 +44,7 @@ __all__ = [
     "is_batch",
     "pick",
     "remove",
+    "request_parts",
     "splice",
 ]
 
@@ -330,18 +331,23 @@ def _method(name: str) -> bytes:
 
 def encode_request(method: str, request_id: RequestId, params: bytes | msgspec.Raw = b"") -> bytes:
     """Write a request; ``params`` are JSON bytes taken as they are, empty = none."""
-    data = memoryview(params)
     # One join: each ``+`` would copy a large body once more.
-    return b"".join(
-        (
-            b'{"jsonrpc":"2.0","id":',
-            _encoder.encode(request_id),
-            b',"method":',
-            _method(method),
-            b',"params":' if data.nbytes else b"",
-            data,
-            b"}",
-        )
+    return b"".join(request_parts(method, request_id, params))
+
+
+def request_parts(
+    method: str, request_id: RequestId, params: bytes | msgspec.Raw = b""
+) -> tuple[bytes | memoryview, ...]:
+    """``encode_request`` in pieces; large params are not copied."""
+    data = memoryview(params)
+    return (
+        b'{"jsonrpc":"2.0","id":',
+        _encoder.encode(request_id),
+        b',"method":',
+        _method(method),
+        b',"params":' if data.nbytes else b"",
+        data,
+        b"}",
     )
 
 

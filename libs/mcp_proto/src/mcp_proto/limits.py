@@ -29,6 +29,7 @@ __all__ = [
     "RESULT_BYTES_MAX",
     "SILENCE_MAX_S",
     "START_BY_S",
+    "STEP_OUTPUT_BYTES_MAX",
     "SUBJECT_BYTES_MAX",
     "TOOLS_PER_TENANT_MAX",
     "TOPIC_CHARS_MAX",
@@ -40,6 +41,10 @@ EDGE_MESSAGE_BYTES = 10 * 1024 * 1024
 
 RESULT_BYTES_MAX = EDGE_MESSAGE_BYTES - 64 * 1024
 """Largest result a runner gives as it is: edges add an id, a signature and framing to it."""
+
+STEP_OUTPUT_BYTES_MAX = 8 * 1024 * 1024
+"""Largest output of a step of a swarm: with what surrounds it, an edge can still give it out. Hosts
+store what is larger as an artifact, up to what a message to the mesh may have."""
 
 UPSTREAM_MESSAGE_BYTES = 64 * 1024 * 1024
 """Largest message taken from an upstream server; results between the two are stored and linked."""

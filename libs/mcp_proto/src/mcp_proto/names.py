@@ -20,6 +20,9 @@ __all__ = [
     "SWARM_COORDINATOR",
     "SWARM_SERVER",
     "SWARM_TOOLS",
+    "VM_SERVER",
+    "VM_SPAWNER",
+    "VM_TOOLS",
     "is_listed_name",
     "listed_name",
 ]
@@ -42,7 +45,13 @@ SWARM_TOOLS: frozenset[str] = frozenset((
     "memory_store", "memory_retrieve", "memory_list", "memory_delete",
 ))  # fmt: skip
 """Bare names of the swarm's tools: old TCP clients know codes for their failures."""
-RESERVED_SERVERS = frozenset((MESH_SERVER, RESULTS_SERVER, SWARM_SERVER))
+VM_SERVER = "vm"
+"""Machines, served by every vm-spawner."""
+VM_SPAWNER = "vm-spawner"
+"""Service name of spawners of machines."""
+VM_TOOLS: frozenset[str] = frozenset(("vm_spawn", "vm_list", "vm_status", "vm_stop", "vm_logs"))
+"""Bare names of the tools of machines."""
+RESERVED_SERVERS = frozenset((MESH_SERVER, RESULTS_SERVER, SWARM_SERVER, VM_SERVER))
 """Names that no definition of an upstream server may have, beside those of native toolsets."""
 
 _JOIN = "__"

@@ -12,7 +12,7 @@ from mcp_proto.members import pick
 from mcp_proto.types.meta import CLIENT_CAPABILITIES, PROTOCOL_VERSION, Meta
 from mcp_proto.versions import MODERN
 
-__all__ = ["Head", "check_envelope", "head_of", "is_enveloped", "meta_of"]
+__all__ = ["Head", "check_envelope", "checked", "enveloped", "head_of", "is_enveloped", "meta_of"]
 
 _MARK = b"protocolVersion"
 _LARGE_BYTES = 64 * 1024
@@ -82,16 +82,31 @@ def meta_of(params: bytes | msgspec.Raw) -> Meta:
 
 def is_enveloped(params: bytes | msgspec.Raw) -> bool:
     """Whether the request carries the modern envelope, complete and well-formed or not."""
+    try:
+        return enveloped(params) is not None
+    except MeshError:
+        return True
+
+
+def enveloped(params: bytes | msgspec.Raw) -> Meta | None:
+    """The envelope of a modern request, complete or not, unchecked; None = it has none.
+
+    Raises:
+        MeshError: as ``meta_of``, for one that is there and malformed.
+    """
     if memoryview(params).nbytes <= _LARGE_BYTES:
         data = bytes(params)
         # Nearly all legacy requests end here: without the word, and without an escape that could
         # spell it, the member is not there. Large ones are parsed sooner than searched.
-        if _MARK not in data and b"\\u" not in data:
-            return False
+        if data.find(_MARK) < 0 and data.find(b"\\u") < 0:
+            return None
     try:
-        return meta_of(params).protocol_version is not None
+        meta = meta_of(params)
     except MeshError:
-        return _names_version(params)
+        if _names_version(params):
+            raise
+        return None
+    return None if meta.protocol_version is None else meta
 
 
 def _names_version(params: bytes | msgspec.Raw) -> bool:
@@ -114,7 +129,15 @@ def check_envelope(params: bytes | msgspec.Raw) -> Meta:
         MeshError: ``params`` when ``_meta`` or a required member is missing or malformed;
             ``version`` when the version is not served, with ``supported`` and ``requested``.
     """
-    meta = meta_of(params)
+    return checked(meta_of(params))
+
+
+def checked(meta: Meta) -> Meta:
+    """The same of an envelope that was read already.
+
+    Raises:
+        MeshError: as ``check_envelope``.
+    """
     if meta.protocol_version is None:
         raise MeshError(ErrorKind.PARAMS, f"_meta must carry {PROTOCOL_VERSION}")
     if meta.protocol_version != MODERN:

@@ -6,7 +6,7 @@ from mcp_proto import buckets
 from mcp_proto.buckets import Bucket
 from mcp_proto.subjects import ROOT
 
-__all__ = ["Rights", "every", "inbox_prefix", "own", "read", "read_stream"]
+__all__ = ["Rights", "discovered", "every", "inbox_prefix", "own", "read", "read_stream"]
 
 
 class Rights(msgspec.Struct, frozen=True, kw_only=True):
@@ -72,6 +72,19 @@ def every(service: str, instance: str) -> tuple[tuple[str, ...], tuple[str, ...]
         f"{inbox_prefix(service, instance)}.>",
         f"{ROOT}.*.inst.{instance}.>",
         f"{ROOT}.*.blob.{instance}.>",
-        "$SRV.>",
+        *discovered(service, instance),
     )
     return publish, subscribe
+
+
+def discovered(service: str, instance: str) -> tuple[str, ...]:
+    """Answer ADR-32 discovery: questions to everybody, to the service, and to this instance.
+
+    Not ``$SRV.>``: who hears a question to others can answer it in their place. Nor ``$SRV.*``: to
+    the broker a subscription to ``$SRV.>`` is covered by it, ``>`` being a token like any other.
+    """
+    return tuple(
+        f"$SRV.{verb}{asked}"
+        for verb in ("PING", "INFO", "STATS")
+        for asked in ("", f".{service}", f".{service}.{instance}")
+    )

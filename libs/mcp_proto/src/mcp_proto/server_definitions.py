@@ -9,6 +9,7 @@ import re
 from urllib.parse import SplitResult, urlsplit
 
 from mcp_proto.contracts.registry import ContainerOptions, OAuthClient, ServerDefinition
+from mcp_proto.sandboxes import ISOLATIONS, sandbox_options_problem
 
 __all__ = [
     "ERAS",
@@ -19,6 +20,7 @@ __all__ = [
     "http_problem",
     "is_image",
     "is_secret_reference",
+    "isolation_problem",
     "network_of",
     "prefix_problem",
     "redacted_url",
@@ -105,6 +107,8 @@ def connection_problem(definition: ServerDefinition) -> str | None:
         return f"a server with transport {definition.transport} has a url, no command"
     if definition.image or definition.container is not None:
         return f"a server with transport {definition.transport} has a url, no image"
+    if definition.isolation or definition.sandbox is not None:
+        return "isolation and sandbox are for servers that are processes; this one has a url"
     if definition.transport == "tcp":
         return _tcp_problem(definition) or _allowed_problem(definition.allow_private)
     return http_problem(definition)
@@ -113,7 +117,7 @@ def connection_problem(definition: ServerDefinition) -> str | None:
 def _stdio_problem(definition: ServerDefinition) -> str | None:
     if not definition.command and not definition.image:
         return "a stdio server needs a command or an image"
-    problem = container_problem(definition)
+    problem = container_problem(definition) or isolation_problem(definition)
     if problem is not None:
         return problem
     given = (
@@ -145,6 +149,24 @@ def container_problem(definition: ServerDefinition) -> str | None:
     if definition.cwd and not definition.cwd.startswith("/"):
         return "cwd in a container must be an absolute path"
     return None if options is None else _options_problem(options)
+
+
+def isolation_problem(definition: ServerDefinition) -> str | None:
+    """What is wrong with the walls around a server that is a process; None when nothing is."""
+    isolation = definition.isolation
+    if isolation and isolation not in ISOLATIONS:
+        return f"isolation must be one of {', '.join(ISOLATIONS)}"
+    if isolation == "vm":
+        return "isolation vm is not built yet: choose sandbox, or container with an image"
+    if isolation == "container" and not definition.image:
+        return "isolation container needs an image that holds the server"
+    if isolation in {"none", "sandbox"} and definition.image:
+        return f"a server with an image runs in a container; its isolation cannot be {isolation}"
+    if definition.sandbox is None:
+        return None
+    if isolation != "sandbox":
+        return 'sandbox says what a server may in its sandbox: isolation must be "sandbox"'
+    return sandbox_options_problem(definition.sandbox)
 
 
 def _options_problem(options: ContainerOptions) -> str | None:

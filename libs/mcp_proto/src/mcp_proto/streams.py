@@ -12,7 +12,7 @@ from mcp_proto.codec import decode_as
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.jsonrpc import Request
 from mcp_proto.methods import BEFORE_INITIALIZE_TCP, TCP_METHODS, is_known
-from mcp_proto.request_meta import check_envelope, is_enveloped
+from mcp_proto.request_meta import check_envelope, checked, enveloped
 from mcp_proto.session import LegacySession, SessionState
 from mcp_proto.types.meta import Meta
 from mcp_proto.versions import MODERN, Revision
@@ -81,8 +81,8 @@ class StreamEra:
         if method == "initialize":
             return self._admit_initialize(request)
         tcp_own = self._kind is StreamKind.TCP and method in TCP_METHODS
-        if not tcp_own and is_enveloped(request.params):
-            return self._admit_modern(request)
+        if not tcp_own and (meta := enveloped(request.params)) is not None:
+            return self._admit_modern(method, meta)
         if tcp_own or method == "ping":
             return Admitted(self._session.revision)
         if self._modern:
@@ -100,13 +100,13 @@ class StreamEra:
         self._modern = False
         return Admitted(self._session.revision)
 
-    def _admit_modern(self, request: Request) -> Admitted:
+    def _admit_modern(self, method: str, meta: Meta) -> Admitted:
         # A probe with a version that is not served decides nothing: the client may fall back.
-        meta = check_envelope(request.params)
+        checked(meta)
         if self._modern is None:
             self._modern = True
-        if not is_known(request.method, MODERN):
-            raise _unknown(request.method)
+        if not is_known(method, MODERN):
+            raise _unknown(method)
         return Admitted(MODERN, meta)
 
     def _admit_legacy(self, method: str) -> Admitted:

@@ -32,6 +32,8 @@ _OF_OTHERS = (
     buckets.SERVERS,
     buckets.SESSIONS,
     buckets.VIRTUALS,
+    buckets.VMS,
+    buckets.VM_QUOTA,
 )
 """Buckets that others write, whose keys can have three tokens or more."""
 _SECRETS = (

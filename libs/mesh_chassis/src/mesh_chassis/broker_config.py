@@ -22,6 +22,8 @@ __all__ = [
     "SYSTEM_ACCOUNT",
     "BrokerSettings",
     "BrokerUser",
+    "issuer_pair",
+    "new_issuer",
     "new_nkey",
     "public_of",
     "render",
@@ -75,6 +77,8 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
         leaf_host: address of the listener for brokers that dial in (leaf nodes).
         leaf_port: its port; 0 = there is none.
         leaf_tls: certificate and key files of it; ("", "") = none.
+        callout_issuer: public key of an account (``A…``): whoever is none of the users here is
+            asked of tenant-auth, which signs with it who that is (auth callout); "" = nobody is.
     """
 
     store_dir: str
@@ -90,6 +94,7 @@ class BrokerSettings(msgspec.Struct, frozen=True, kw_only=True):
     leaf_host: str = "127.0.0.1"
     leaf_port: int = 0
     leaf_tls: tuple[str, str] = ("", "")
+    callout_issuer: str = ""
 
 
 def new_nkey() -> tuple[str, str]:
@@ -117,6 +122,31 @@ def public_of(seed: str) -> str:
     return public.decode()
 
 
+def new_issuer() -> tuple[str, str]:
+    """Make the key of an account that says who somebody is.
+
+    Returns:
+        The seed (``SA…``, secret) and the public key (``A…``).
+    """
+    seed = nkeys.encode_seed(os.urandom(32), nkeys.PREFIX_BYTE_ACCOUNT).decode()
+    return seed, bytes(issuer_pair(seed).public_key).decode()
+
+
+def issuer_pair(seed: str) -> nkeys.KeyPair:
+    """The key of an account.
+
+    Raises:
+        ValueError: not the seed of one.
+    """
+    try:
+        pair = nkeys.from_seed(bytearray(seed.strip().encode()))
+    except nkeys.NkeysError as error:
+        raise ValueError("not an nkey seed") from error
+    if not bytes(pair.public_key).startswith(b"A"):
+        raise ValueError("not the seed of an account")
+    return pair
+
+
 def write_seed(path: Path, seed: str) -> None:
     """Write a seed file that only its owner can read; parents are made, a file is replaced."""
     path.parent.mkdir(parents=True, exist_ok=True, mode=0o700)
@@ -141,6 +171,7 @@ def render(settings: BrokerSettings, users: Sequence[BrokerUser]) -> str:
         *_jetstream(settings),
         *_leafnodes(settings),
         *_accounts(users),
+        *_callout(settings, keys),
         "",
     ]
     return "\n".join(lines)
@@ -206,6 +237,21 @@ def _leafnodes(settings: BrokerSettings) -> list[str]:
             if certificate
             else []
         ),
+        "}",
+    ]
+
+
+def _callout(settings: BrokerSettings, keys: Sequence[str]) -> list[str]:
+    if not settings.callout_issuer:
+        return []
+    return [
+        "authorization {",
+        "  auth_callout {",
+        f"    issuer: {settings.callout_issuer}",
+        f"    account: {PLATFORM_ACCOUNT}",
+        # Users of this file are known here and asked of nobody.
+        f"    auth_users: [{', '.join(keys)}]",
+        "  }",
         "}",
     ]
 

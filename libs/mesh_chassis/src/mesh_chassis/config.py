@@ -12,7 +12,7 @@ import re
 import tomllib
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Annotated, TypeVar
+from typing import Annotated, TypeVar, cast
 
 import msgspec
 from msgspec import Meta
@@ -34,6 +34,7 @@ __all__ = [
     "ServiceSection",
     "TelemetryConfig",
     "expand",
+    "filled",
     "from_env",
     "load",
     "read_secret",
@@ -52,6 +53,8 @@ SECRET_BYTES_MAX = 64 * 1024
 ENV_PREFIX = "MESH_"
 
 _VARIABLE = re.compile(r"\$(\$?)\{([^{}]*)\}")
+_number = msgspec.json.Decoder(int | float)
+_WHOLE = re.compile(r"\$\{[^{}]*\}")
 _REFERENCE = re.compile(r"([A-Za-z_][A-Za-z0-9_]*)(?::-(.*))?", re.DOTALL)
 _AT = re.compile(r"^(?P<text>.*?)(?: - at `(?P<path>[^`]*)`)?$", re.DOTALL)
 _MISSING = re.compile(r"Object missing required field `([^`]+)`")
@@ -149,12 +152,15 @@ def load(
         ConfigError: anything missing, unknown, of the wrong type or out of range.
     """
     source = str(path) if path is not None else ""
-    table = expand_table(read_table(path), env, source, "") if path is not None else {}
+    raw = read_table(path) if path is not None else {}
+    table = expand_table(raw, env, source, "")
     stray = unknown_key(struct_type, table)
     if stray is not None:
         key, known = stray
         raise ConfigError(source, key, unknown_reason(key, known))
     known_leaves = {leaf.key: leaf for leaf in leaves(struct_type)}
+    for leaf in known_leaves.values():
+        _fill(table, raw, leaf)
     origin: dict[str, str] = {}
     for leaf in known_leaves.values():
         name = ENV_PREFIX + leaf.key.replace(".", "_").upper()
@@ -256,6 +262,45 @@ def _variable(found: re.Match[str], env: Mapping[str, str], source: str, at: str
             )
         return default
     return value
+
+
+def filled(raw: object, known: object, kind: object) -> object:
+    """A value with its variables filled in, as the key's type wants it.
+
+    A variable is text; where it is all of the value, ``port = "${PORT}"`` means the number.
+
+    Args:
+        raw: as it stands in the file.
+        known: with its variables filled in.
+        kind: annotation of the key.
+
+    Returns:
+        ``known``, or the number or truth value that it spells.
+    """
+    if not (isinstance(raw, str) and isinstance(known, str) and _WHOLE.fullmatch(raw)):
+        return known
+    for strict in (True, False):
+        try:
+            return msgspec.convert(known, cast("type[object]", kind), strict=strict)
+        except msgspec.ValidationError:
+            continue
+    try:
+        # A number out of bounds: whoever converts it all says which.
+        return _number.decode(known)
+    except msgspec.DecodeError:
+        return known
+
+
+def _fill(table: dict[str, object], raw: Mapping[str, object], leaf: Leaf) -> None:
+    *parents, last = leaf.key.split(".")
+    for parent in parents:
+        inner, raw_inner = table.get(parent), raw.get(parent)
+        if not isinstance(inner, dict) or not isinstance(raw_inner, dict):
+            return
+        table = cast("dict[str, object]", inner)
+        raw = cast("dict[str, object]", raw_inner)
+    if last in raw:
+        table[last] = filled(raw[last], table[last], leaf.type)
 
 
 def from_env(leaf: Leaf, name: str, text: str) -> object:

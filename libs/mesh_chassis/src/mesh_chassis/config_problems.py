@@ -13,7 +13,7 @@ from typing import Any, Generic, TypeVar, cast
 import msgspec
 from msgspec import inspect
 
-from mesh_chassis.config import ConfigError, expand, read_table, unknown_reason
+from mesh_chassis.config import ConfigError, expand, filled, read_table, unknown_reason
 from mesh_chassis.config_shape import allowed_of, item_of, struct_of
 
 __all__ = ["PROBLEMS_MAX", "Looked", "look"]
@@ -118,7 +118,7 @@ class _Look:
         if inner is not None and isinstance(value, list):
             return list(self._items(inner, cast("list[object]", value), key))
         try:
-            known = expand(value, self._env, self._source, key)
+            known = filled(value, expand(value, self._env, self._source, key), kind)
             msgspec.convert(known, cast("type[Any]", kind))
         except ConfigError as error:
             self.problems.append(error)

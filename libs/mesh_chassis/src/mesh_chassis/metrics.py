@@ -174,6 +174,11 @@ DECLARED: tuple[Declared, ...] = (
         shape=Shape.HISTOGRAM,
         text="Time of one append to the log of a swarm, in seconds.",
     ),
+    Declared(
+        name="mesh_swarm_appends_refused",
+        shape=Shape.COUNTER,
+        text="Appends that a log refused because another replica has written: the fence.",
+    ),
     Declared(name="mesh_swarm_snapshots", shape=Shape.COUNTER, text="Snapshots of swarms stored."),
     Declared(
         name="mesh_swarm_takeovers",
@@ -197,6 +202,38 @@ DECLARED: tuple[Declared, ...] = (
         shape=Shape.COUNTER,
         text="Attempts that ended on this host, by status (ok, error, rejected, input_required).",
         labels=("status",),
+    ),
+    Declared(name="mesh_vms", shape=Shape.GAUGE, text="Machines of this host."),
+    Declared(
+        name="mesh_vm_spawned",
+        shape=Shape.COUNTER,
+        text="Machines that became ready, by driver.",
+        labels=("driver",),
+    ),
+    Declared(
+        name="mesh_vm_ended",
+        shape=Shape.COUNTER,
+        text="Machines that ended, by the word for why (asked, ttl, drained, exit, beats, "
+        "boot_timeout, boot_failed).",
+        labels=("code",),
+    ),
+    Declared(
+        name="mesh_vm_leaks",
+        shape=Shape.COUNTER,
+        text="Steps of machines that could not be undone at once, by phase; the reconciler "
+        "tries again.",
+        labels=("phase",),
+    ),
+    Declared(
+        name="mesh_vm_reaped",
+        shape=Shape.COUNTER,
+        text="Machines of which the reconciler removed remains, by driver.",
+        labels=("driver",),
+    ),
+    Declared(
+        name="mesh_vm_quota_drift",
+        shape=Shape.COUNTER,
+        text="Tenants whose shares the reconciler had to mend.",
     ),
     Declared(
         name="mesh_verifier_decisions",

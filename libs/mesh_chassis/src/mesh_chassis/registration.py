@@ -12,7 +12,7 @@ from collections.abc import Awaitable, Callable
 import msgspec
 
 from mcp_proto.catalogs import catalog_hash
-from mcp_proto.contracts.registry import Catalog, Put, Remove, put, remove
+from mcp_proto.contracts.registry import HELD_BY, Catalog, Put, Remove, put, remove
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.subjects import PLATFORM
 from mesh_chassis.bus.connection import Bus
@@ -21,6 +21,8 @@ __all__ = ["Registration"]
 
 REPEAT_S = 60.0
 """Interval of unasked repeats; each is one small request when nothing changed."""
+HELD_RETRY_S = 3.0
+"""Interval at which a name is asked for that others hold: it is free as soon as they are gone."""
 RETRY_MIN_S = 0.25
 RETRY_MAX_S = 10.0
 PUT_TIMEOUT_S = 5.0
@@ -48,6 +50,8 @@ class Registration:
         tenant: under whose token the registry is asked: ``_``, or that of an agent.
         answered: awaited with every answer: tenant, server, and why it is refused ("" = taken);
             asked for again later where it raises ``MeshError``.
+        replace: take names over from agents that offer something else, at the first registration
+            of each catalogue.
     """
 
     def __init__(
@@ -57,6 +61,7 @@ class Registration:
         *,
         tenant: str = PLATFORM,
         answered: Callable[[str, str, str], Awaitable[None]] | None = None,
+        replace: bool = False,
     ) -> None:
         self._bus = bus
         self._answered = answered
@@ -66,6 +71,9 @@ class Registration:
         self._catalogs: dict[tuple[str, str], Catalog] = {}
         self._wanted = asyncio.Event()
         self._refused: dict[tuple[str, str], str] = {}
+        self._held: set[tuple[str, str]] = set()
+        self._replaces = replace
+        self._replaced: set[str] = set()
         self.tried = asyncio.Event()
         """The registry was asked once, whatever came of it."""
         self.registered: dict[tuple[str, str], str] = {}
@@ -102,8 +110,11 @@ class Registration:
 
     def forget(self, tenant: str, server: str) -> None:
         """No longer serve it, but leave the catalogue: another runner goes on with it."""
-        if self._catalogs.pop((tenant, server), None) is not None:
-            self.registered.pop((tenant, server), None)
+        pair = (tenant, server)
+        if self._catalogs.pop(pair, None) is not None:
+            self.registered.pop(pair, None)
+            self._refused.pop(pair, None)
+            self._held.discard(pair)
             self._changed()
 
     def repeat(self) -> None:
@@ -119,13 +130,14 @@ class Registration:
             complete = await self._register_all()
             self.tried.set()
             retry_s = RETRY_MIN_S if complete else min(RETRY_MAX_S, retry_s * 2)
-            wait_s = (REPEAT_S if complete else retry_s) * random.uniform(0.8, 1.2)  # noqa: S311
+            repeat_s = HELD_RETRY_S if self._held else REPEAT_S
+            wait_s = (repeat_s if complete else retry_s) * random.uniform(0.8, 1.2)  # noqa: S311
             try:
                 async with asyncio.timeout(wait_s):
                     await self._wanted.wait()
             except TimeoutError:
                 if complete:
-                    self.registered.clear()
+                    self._look_again()
 
     async def _register_all(self) -> bool:
         complete = True
@@ -136,7 +148,13 @@ class Registration:
 
     async def _register(self, pair: tuple[str, str], catalog: Catalog) -> bool:
         tenant, server = pair
-        params = Put(tenant=tenant, server=server, instance=self._bus.instance, hash=catalog.hash)
+        params = Put(
+            tenant=tenant,
+            server=server,
+            instance=self._bus.instance,
+            hash=catalog.hash,
+            replace=self._replaces and catalog.hash not in self._replaced,
+        )
         try:
             put_it = self._put.on(server)
             answer = await self._bus.operation(put_it, params, timeout_s=PUT_TIMEOUT_S)
@@ -147,11 +165,11 @@ class Registration:
             if error.kind in _TRANSIENT:
                 _log.info("not registered yet: %s", error.message, extra={"server": server})
                 return False
-            # Asking again would not help: the registry refuses this catalogue.
-            _log.error("the registry refused: %s", error.message, extra={"server": server})
-            self._refused[pair] = error.message
+            # Asking again at once would not help: the registry refuses this catalogue.
+            self._note_refusal(pair, error)
         else:
-            self._refused.pop(pair, None)
+            self._replaced.add(catalog.hash)
+            self._note_taken(pair)
         if self._answered is not None:
             try:
                 await self._answered(tenant, server, self._refused.get(pair, ""))
@@ -161,8 +179,40 @@ class Registration:
         self.registered[pair] = catalog.hash
         return True
 
+    def _note_refusal(self, pair: tuple[str, str], error: MeshError) -> None:
+        if self._refused.get(pair) != error.message:
+            _log.error("the registry refused: %s", error.message, extra={"server": pair[1]})
+        self._refused[pair] = error.message
+        if HELD_BY in error.data:
+            self._held.add(pair)
+        else:
+            self._held.discard(pair)
+        self._say()
+
+    def _note_taken(self, pair: tuple[str, str]) -> None:
+        self._held.discard(pair)
+        if self._refused.pop(pair, None) is not None:
+            _log.info("the registry takes it now", extra={"server": pair[1]})
+            self._say()
+
+    def _look_again(self) -> None:
+        """Nothing was wanted for a while: repeat all, or only what others held."""
+        if self._held:
+            for pair in self._held:
+                self.registered.pop(pair, None)
+        else:
+            self.registered.clear()
+
     def _changed(self) -> None:
-        self._announce(
-            {f"{tenant}.{server}": one.hash for (tenant, server), one in self._catalogs.items()}
-        )
+        self._say()
         self._wanted.set()
+
+    def _say(self) -> None:
+        """What is served: not what is refused, since nobody is sent here for that."""
+        self._announce(
+            {
+                f"{tenant}.{server}": one.hash
+                for (tenant, server), one in self._catalogs.items()
+                if (tenant, server) not in self._refused
+            }
+        )

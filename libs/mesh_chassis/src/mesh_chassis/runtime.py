@@ -17,10 +17,9 @@ import sys
 import threading
 from collections.abc import Awaitable, Callable, Coroutine, Sequence
 from pathlib import Path
-from typing import Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
 
 import msgspec
-import uvloop
 
 from mcp_proto.errors import MeshError
 from mcp_proto.limits import CLOCK_LEEWAY_S
@@ -38,12 +37,14 @@ from mesh_chassis.config import (
 from mesh_chassis.hangup import HangUp
 from mesh_chassis.health import Health, Status
 from mesh_chassis.metrics import Metrics
-from mesh_chassis.ops_http import OpsListener
 from mesh_chassis.presence import Presence
 from mesh_chassis.reload import Reloader, ReloadPart
 from mesh_chassis.service import Service
 from mesh_chassis.tasks import Tasks
 from mesh_chassis.watchdog import LoopWatchdog, exit_hung, exit_late
+
+if TYPE_CHECKING:
+    from mesh_chassis.ops_http import OpsListener
 
 __all__ = [
     "EXIT_CONFIG",
@@ -158,7 +159,7 @@ def serve(
             config.log.level, service=name, instance=section.instance, file=config.log.file
         )
         tracing.setup_tracing(config.telemetry, service=name, instance=section.instance)
-        with asyncio.Runner(loop_factory=uvloop.new_event_loop) as runner:
+        with asyncio.Runner(loop_factory=_loop_factory()) as runner:
             process = _Process(name, version or _version(name), config, source)
             code = runner.run(process.main(build))
             # Every caller has its answer: what ignores that it was cancelled, or a thread that
@@ -174,6 +175,15 @@ def serve(
         raise SystemExit(EXIT_SOFTWARE) from None
     tracing.shutdown_tracing()
     raise SystemExit(code)
+
+
+def _loop_factory() -> Callable[[], asyncio.AbstractEventLoop]:
+    """uvloop, unless this is an image of a machine, which leaves it out."""
+    try:
+        import uvloop  # noqa: PLC0415
+    except ImportError:
+        return asyncio.new_event_loop
+    return uvloop.new_event_loop
 
 
 def _unusable(name: str, error: ConfigError) -> SystemExit:
@@ -281,7 +291,10 @@ class _Process(Generic[C]):
         listener: OpsListener | None = None
         try:
             if config.ops.port:
-                listener = OpsListener(config.ops, service.health, service.metrics)
+                # Most programs of a machine have no network to listen on, and no room for it.
+                from mesh_chassis import ops_http  # noqa: PLC0415
+
+                listener = ops_http.OpsListener(config.ops, service.health, service.metrics)
                 await listener.start(service.tasks)
             await self._unless_ending(_begin(service, self._reloadable(build), config))
             await self._ending.wait()

@@ -7,9 +7,8 @@ an endpoint is configured. Where it is not, a span is one small object that pass
 
 import logging
 import os
-import random
 import re
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 from contextvars import ContextVar, Token
 from enum import StrEnum
 from types import TracebackType
@@ -153,12 +152,24 @@ def start_span(
     recorder = _recording.recorder
     if recorder is not None:
         return recorder.start(name, kind, parent, attributes, tracestate)
-    if not parent:
-        # Not a secret, only unique: the fast generator is enough. Flag 00 = not recorded, and
-        # whoever hears it follows that decision.
-        trace, span = random.getrandbits(128) | 1, random.getrandbits(64) | 1
-        parent = f"00-{trace:032x}-{span:016x}-00"
-    return Span(parent, tracestate)
+    return Span(parent or next(_unrecorded), tracestate)
+
+
+_IDS_AT_ONCE = 256
+
+
+def _roots() -> Iterator[str]:
+    """Parents of new traces that nobody records; ids are made many at a time, and never zero.
+
+    Flag 00 = not recorded, and whoever hears it follows that decision.
+    """
+    while True:
+        block = os.urandom(23 * _IDS_AT_ONCE).hex()
+        for at in range(0, len(block), 46):
+            yield f"00-1{block[at : at + 31]}-1{block[at + 31 : at + 46]}-00"
+
+
+_unrecorded = _roots()
 
 
 def setup_tracing(

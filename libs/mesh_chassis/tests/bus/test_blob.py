@@ -2,7 +2,7 @@
 
 import asyncio
 import hashlib
-from collections.abc import Awaitable, Callable
+from collections.abc import AsyncGenerator, Awaitable, Callable
 
 import pytest
 
@@ -12,7 +12,7 @@ from mcp_proto.contracts.registry import Put, Remove
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mesh_chassis.bus import blob as blob_module
 from mesh_chassis.bus.connection import Bus
-from mesh_chassis.bus.endpoint import Call, Endpoint, serve_operation
+from mesh_chassis.bus.endpoint import Call, Endpoint, LargeBody, serve_operation
 
 Serve = Callable[..., Awaitable[Endpoint]]
 MakeCall = Callable[..., Awaitable[bytes]]
@@ -206,3 +206,116 @@ async def test_small_calls_are_served_while_large_bodies_travel(
         answered += 1
     assert await bulk == TEN_MIB
     assert answered > 5
+
+
+async def parts_of(body: bytes, ended: list[str]) -> AsyncGenerator[bytes]:
+    """Parts that fit no chunk, each after the ones before could leave."""
+    try:
+        for at in range(0, len(body), 100_003):
+            await asyncio.sleep(0)
+            yield body[at : at + 100_003]
+        ended.append("made")
+    finally:
+        ended.append("closed")
+
+
+async def test_result_is_pulled_while_it_is_made(serve: Serve, call: MakeCall, runner: Bus) -> None:
+    ended: list[str] = []
+
+    async def handler(_: Call) -> LargeBody:
+        made = LargeBody(size=len(TEN_MIB), parts=parts_of(TEN_MIB, ended))
+        return made.within(b"<", b">")
+
+    await serve(handler)
+    assert await call(b"x", timeout_s=20) == b"<" + TEN_MIB + b">"
+    assert ended == ["made", "closed"]
+    await gone(runner)
+
+
+async def test_result_that_cannot_be_made_to_its_end_is_the_error_of_its_maker(
+    serve: Serve, call: MakeCall
+) -> None:
+    async def broken() -> AsyncGenerator[bytes]:
+        yield b"x" * 500_000
+        raise MeshError(ErrorKind.BUS, "the store went away")
+
+    async def handler(_: Call) -> LargeBody:
+        return LargeBody(size=1_000_000, parts=broken())
+
+    await serve(handler)
+    with pytest.raises(MeshError) as raised:
+        await call(b"x", timeout_s=5)
+    assert (raised.value.kind, raised.value.message) == (ErrorKind.BUS, "the store went away")
+    assert raised.value.outcome is Outcome.EXECUTED
+
+
+@pytest.mark.parametrize("said", [999_999, 1_000_001])
+async def test_result_of_another_size_than_said_is_an_error(
+    serve: Serve, call: MakeCall, said: int, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def handler(_: Call) -> LargeBody:
+        return LargeBody(size=said, parts=parts_of(b"x" * 1_000_000, []))
+
+    await serve(handler)
+    with pytest.raises(MeshError) as raised:
+        await call(b"x", timeout_s=5)
+    assert raised.value.kind is ErrorKind.INTERNAL
+    assert "than it was said to be" in caplog.text
+
+
+async def test_making_ends_when_nobody_wants_it_any_more(runner: Bus) -> None:
+    ended: list[str] = []
+    body = LargeBody(size=len(TEN_MIB), parts=parts_of(TEN_MIB, ended))
+    claim = await runner.blobs.offer(body, TENANT)
+    await asyncio.sleep(0)
+    runner.blobs.release(claim)
+    async with asyncio.timeout(2):
+        while not ended:  # noqa: ASYNC110 - the end of a generator has no event
+            await asyncio.sleep(0.002)
+    assert ended == ["closed"]
+    assert not runner.blobs.offered_bytes
+
+
+async def test_plain_client_gets_what_is_being_made_whole(
+    serve: Serve, gateway: Bus, server: str
+) -> None:
+    async def handler(_: Call) -> LargeBody:
+        return LargeBody(size=600_000, parts=parts_of(b"y" * 600_000, []))
+
+    await serve(handler)
+    reply = await gateway.request(subjects.call(TENANT, server, "tool"), b"{}", timeout_s=5)
+    assert reply.payload == b"y" * 600_000
+
+
+async def test_intake_sees_each_part_before_the_call_and_is_closed_after_it(
+    runner: Bus, call: MakeCall, server: str
+) -> None:
+    seen: list[object] = []
+
+    class Taken:
+        async def feed(self, part: bytes) -> None:
+            seen.append(len(part))
+
+        def rest(self, parts: list[bytes]) -> bytes:
+            seen.append("whole")
+            return parts[0][:3]
+
+        async def close(self) -> None:
+            seen.append("closed")
+
+    async def handler(request: Call) -> bytes:
+        seen.append("called")
+        return request.payload
+
+    endpoint = Endpoint(
+        runner,
+        subject=subjects.call(TENANT, server, subjects.ANY),
+        handler=handler,
+        queue=subjects.QUEUE,
+        intake=lambda _: Taken(),
+    )
+    await endpoint.start()
+    assert await call(b"abc" + b"x" * 300_000) == b"abc"
+    assert seen == [131072, 131072, 37859, "whole", "called", "closed"]
+    assert await call(b"small") == b"small"
+    await endpoint.drain()

@@ -315,6 +315,7 @@ async def test_reconnecting_in_vain_to_a_broker_that_greets_ends_the_process(
 ) -> None:
     """Credentials revoked while down: RECONNECTING for ever without a closed callback (T29)."""
     monkeypatch.setattr(link_module, "HOPELESS_S", 0.5)
+    monkeypatch.setattr(link_module, "GREETINGS", 1)
     closed = asyncio.Event()
     bus = await connect_bus("gateway", "gateway-1", on_closed=closed.set)
     await broker.kill()
@@ -327,6 +328,26 @@ async def test_reconnecting_in_vain_to_a_broker_that_greets_ends_the_process(
     await broker.start()
     async with asyncio.timeout(6):
         await closed.wait()
+
+
+async def test_a_broker_that_was_away_for_long_is_come_back_to(
+    broker: Broker, connect_bus: ConnectBus, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It greets before our next attempt: that is no reason to end the process."""
+    monkeypatch.setattr(link_module, "HOPELESS_S", 0.2)
+    monkeypatch.setattr(link_module, "HEARTBEAT_S", 0.3)
+    closed: list[str] = []
+    bus = await connect_bus("gateway", "gateway-1", on_closed=lambda: closed.append("x"))
+    await broker.kill()
+    await until(lambda: not bus.connected, 2)
+    await asyncio.sleep(1.0)
+    # The next attempt comes after the supervisor has seen the broker greet.
+    monkeypatch.setattr(link_module.random, "uniform", lambda low, high: 1.0)
+    await asyncio.sleep(1.0)
+    await broker.start()
+    await until(lambda: bus.connected or bool(closed), 5)
+    assert bus.connected
+    assert not closed
 
 
 async def test_own_blocked_loop_is_not_taken_for_a_frozen_broker(

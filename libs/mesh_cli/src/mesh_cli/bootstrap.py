@@ -17,6 +17,8 @@ from mcp_proto.broker_rights import inbox_prefix
 from mesh_chassis.broker_config import (
     BrokerSettings,
     BrokerUser,
+    issuer_pair,
+    new_issuer,
     new_nkey,
     public_of,
     render,
@@ -33,6 +35,8 @@ __all__ = ["KEK_FILE", "PEPPER_FILE", "ensure_keys", "write_broker", "write_cont
 
 KEK_FILE = "kek"
 PEPPER_FILE = "pepper"
+ISSUER_FILE = "issuer.nk"
+_MACHINES_DIR = "vm"
 _SECRET_BYTES = 32
 _STORE_MAX_BYTES = 4 * 1024**3
 _STORE_SHARE = 0.8
@@ -40,7 +44,12 @@ _STORE_SHARE = 0.8
 
 
 def ensure_keys(
-    state: StateDir, users: Sequence[User], *, static_token: str = "", verifier_key: str = ""
+    state: StateDir,
+    users: Sequence[User],
+    *,
+    static_token: str = "",
+    verifier_key: str = "",
+    machines: bool = False,
 ) -> Where:
     """Make the missing seeds, the key encryption key and the pepper.
 
@@ -49,6 +58,7 @@ def ensure_keys(
         users: users of the broker.
         static_token: the server's own token; "" = none, and that of an earlier start goes.
         verifier_key: key of the external verifier; likewise.
+        machines: there are machines, whom tenant-auth vouches for.
 
     Raises:
         Failure: a seed file is there but holds no seed.
@@ -63,6 +73,8 @@ def ensure_keys(
         write_private(state.keys / KEK_FILE, f"{new_kek()}\n")
     if not (state.keys / PEPPER_FILE).exists():
         write_private(state.keys / PEPPER_FILE, f"{secrets.token_urlsafe(_SECRET_BYTES)}\n")
+    if machines and not (state.keys / ISSUER_FILE).exists():
+        write_private(state.keys / ISSUER_FILE, f"{new_issuer()[0]}\n")
     given = ((STATIC_TOKEN_FILE, static_token), (VERIFIER_KEY_FILE, verifier_key))
     for name, text in given:
         if text:
@@ -76,6 +88,8 @@ def ensure_keys(
         static_token_file=str(state.keys / STATIC_TOKEN_FILE) if static_token else "",
         verifier_key_file=str(state.keys / VERIFIER_KEY_FILE) if verifier_key else "",
         work_dir=str(state.agents),
+        machines_dir=str(state.root / _MACHINES_DIR),
+        issuer_file=str(state.keys / ISSUER_FILE) if machines else "",
     )
 
 
@@ -116,6 +130,7 @@ def write_broker(
         leaf_host=leafnodes.host,
         leaf_port=leafnodes.port,
         leaf_tls=(leafnodes.tls_cert_file, leafnodes.tls_key_file),
+        callout_issuer=_issuer(where),
     )
     text = render(
         settings,
@@ -127,6 +142,23 @@ def write_broker(
         ],
     )
     write_private(state.broker_config, text)
+
+
+def _issuer(where: Where) -> str:
+    """Public key of who says to the broker who a machine is; "" = there are no machines.
+
+    Raises:
+        Failure: the key file holds no key.
+    """
+    if not where.issuer_file:
+        return ""
+    try:
+        return bytes(issuer_pair(Path(where.issuer_file).read_text()).public_key).decode()
+    except (OSError, ValueError) as error:
+        raise Failure(
+            f"key file {where.issuer_file} cannot be used: {error}",
+            mend="remove it; the next start makes a new one",
+        ) from None
 
 
 def write_contexts(state: StateDir, port: int) -> None:

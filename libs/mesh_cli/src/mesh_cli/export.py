@@ -78,7 +78,8 @@ def export(
     state = StateDir(root)
     state.create()
     (root / DATA).mkdir(mode=0o700, exist_ok=True)
-    size = size_of(content)
+    # A spawner needs the host itself: bubblewrap in a container has no namespaces to make.
+    size = msgspec.structs.replace(size_of(content), spawners=0)
     people = users(layout.gateways, layout.runners, size=size, agents_of="")
     verifier_key = content.integrations.marketeer.literal_key
     where = ensure_keys(

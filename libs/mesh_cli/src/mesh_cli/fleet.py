@@ -9,9 +9,11 @@ from collections.abc import Callable, Sequence
 from importlib.util import find_spec
 from pathlib import Path
 
+import msgspec
+
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.contracts.swarm import HOST
-from mcp_proto.names import SWARM_COORDINATOR
+from mcp_proto.names import SWARM_COORDINATOR, VM_SPAWNER
 from mesh_cli import bootstrap, plan
 from mesh_cli.children import Child, Command
 from mesh_cli.failure import Failure
@@ -26,7 +28,7 @@ BROKER = "nats-server"
 _BROKER_START_S = 15.0
 _POLL_S = 0.01
 _LOG_CHECK_S = 15.0
-_DRAIN_RANK = {"gateway": 0, HOST: 1, "tool-runner": 1, SWARM_COORDINATOR: 2}
+_DRAIN_RANK = {"gateway": 0, HOST: 1, VM_SPAWNER: 1, "tool-runner": 1, SWARM_COORDINATOR: 2}
 _OTHERS = 3
 _LAST = 4
 
@@ -80,7 +82,13 @@ class Fleet:
     @property
     def without_swarms(self) -> bool:
         """Whether swarms were asked for and what runs them is not installed."""
-        return self._size != plan.size_of(self.content)
+        wanted = plan.size_of(self.content)
+        return (self._size.coordinators, self._size.hosts) != (wanted.coordinators, wanted.hosts)
+
+    @property
+    def without_machines(self) -> bool:
+        """Whether machines were asked for and what makes them is not installed."""
+        return self._size.spawners != plan.size_of(self.content).spawners
 
     def prepare(self) -> None:
         """Write keys and configuration; make the children without starting them."""
@@ -93,6 +101,7 @@ class Fleet:
             users,
             static_token=self.content.security.auth_token,
             verifier_key=self.content.integrations.marketeer.literal_key,
+            machines=self._size.spawners > 0,
         )
         bootstrap.write_broker(
             self.state, users, where, self.ports.nats, leafnodes=self.content.leafnodes
@@ -225,7 +234,11 @@ class Fleet:
 def _runnable(wanted: plan.Size) -> plan.Size:
     """Swarms need both packages; an installation without them serves everything else."""
     modules = (plan.SERVICE_MODULES[service] for service in (SWARM_COORDINATOR, HOST))
-    return wanted if all(_has_main(module) for module in modules) else plan.NO_SWARMS
+    if not all(_has_main(module) for module in modules):
+        wanted = plan.Size(spawners=wanted.spawners)
+    if not _has_main(plan.SERVICE_MODULES[VM_SPAWNER]):
+        wanted = msgspec.structs.replace(wanted, spawners=0)
+    return wanted
 
 
 def _has_main(module: str) -> bool:

@@ -126,6 +126,8 @@ class _Report:
             self._remarks += (
                 "swarms do not run: mesh-swarm-coordinator and mesh-agents are not both installed",
             )
+        if fleet.without_machines:
+            self._remarks += ("machines do not run: mesh-vm-spawner is not installed",)
         security = user.content.security
         if security.auth_token and not security.auth_enabled:
             self._remarks += (

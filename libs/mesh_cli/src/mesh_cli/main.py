@@ -30,6 +30,7 @@ _COMMANDS: dict[str, tuple[str, str]] = {
     "server": ("server", "Add, remove, restart and list MCP servers; broker info."),
     "agent": ("agent", "Agents of the SDK: run one while it is written; broker users."),
     "swarm": ("swarm", "Swarms of agents: list, status, live view, pictures."),
+    "vm": ("vm", "Machines and sandboxes: list, status, logs, stop, timings, drivers."),
     "virtual": ("virtual", "Virtual servers: curated sets of tools, prompts and resources."),
     "tenant": ("tenant", "List and add tenants."),
     "principal": ("principal", "Add principals to a tenant."),

@@ -14,7 +14,7 @@ from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.contracts.swarm import HOST
 from mcp_proto.discovery import AgentsTable
 from mcp_proto.ids import is_server_name
-from mcp_proto.names import SWARM_COORDINATOR
+from mcp_proto.names import SWARM_COORDINATOR, VM_SPAWNER
 from mesh_chassis.addresses import is_loopback
 from mesh_cli.user_file import SAMPLE_SERVER, MeshFile
 from mesh_sdk.connect import AGENT_SEATS
@@ -49,6 +49,7 @@ SERVICE_MODULES: Mapping[str, str] = {
     "tool-runner": "tool_runner",
     SWARM_COORDINATOR: "swarm_coordinator",
     HOST: "mesh_agents",
+    VM_SPAWNER: "vm_spawner",
     "gateway": "gateway",
 }
 
@@ -70,6 +71,8 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
 
     ``static_token_file`` holds the server's own token, ``verifier_key_file`` the key of the
     external verifier; "" = there is none. Agents have their directories below ``work_dir``.
+    Machines have theirs below ``machines_dir``; ``issuer_file`` is the key with which tenant-auth
+    says to the broker who a machine is, "" = there are no machines.
     """
 
     seeds: Mapping[str, str]
@@ -78,6 +81,8 @@ class Where(msgspec.Struct, frozen=True, kw_only=True):
     static_token_file: str = ""
     verifier_key_file: str = ""
     work_dir: str = "agents"
+    machines_dir: str = "vm"
+    issuer_file: str = ""
 
 
 class Instance(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,6 +121,7 @@ class Size(msgspec.Struct, frozen=True, kw_only=True):
 
     coordinators: int = 0
     hosts: int = 0
+    spawners: int = 0
 
 
 NO_SWARMS = Size()
@@ -123,9 +129,12 @@ NO_SWARMS = Size()
 
 def size_of(content: MeshFile) -> Size:
     """What the user's file asks for."""
+    spawners = 1 if content.vm.enabled else 0
     if not content.swarm.enabled:
-        return NO_SWARMS
-    return Size(coordinators=content.swarm.coordinators, hosts=content.agents.hosts)
+        return Size(spawners=spawners)
+    return Size(
+        coordinators=content.swarm.coordinators, hosts=content.agents.hosts, spawners=spawners
+    )
 
 
 def names(gateways: int, runners: int, size: Size = NO_SWARMS) -> list[tuple[str, str]]:
@@ -136,6 +145,7 @@ def names(gateways: int, runners: int, size: Size = NO_SWARMS) -> list[tuple[str
         *(("tool-runner", f"runner-{n}") for n in range(1, runners + 1)),
         *((SWARM_COORDINATOR, f"swarm-{n}") for n in range(1, size.coordinators + 1)),
         *((HOST, f"{HOST}-{n}") for n in range(1, size.hosts + 1)),
+        *((VM_SPAWNER, f"vm-{n}") for n in range(1, size.spawners + 1)),
         *(("gateway", f"gateway-{n}") for n in range(1, gateways + 1)),
     ]
 
@@ -148,7 +158,7 @@ def users(
     Args:
         gateways: number of gateways.
         runners: number of tool-runners.
-        size: number of coordinators and hosts.
+        size: number of coordinators, hosts and spawners.
         agents_of: tenant of the users made for programs of the SDK; "" = none are made.
     """
     services = [
@@ -224,24 +234,13 @@ def instances(
             "log": {"level": content.log.level.lower()},
         }
         http = tcp = ""
-        match service:
-            case "registry":
-                tables |= _registry(content)
-            case "tenant-auth":
-                tables |= _tenant_auth(content, where)
-            case "tool-runner":
-                tables |= _tool_runner(content, servers)
-            case _ if service == SWARM_COORDINATOR:
-                tables |= content.swarm.for_coordinator(allow_unsigned=_unsigned(content))
-            case _ if service == HOST:
-                tables |= content.agents.for_host(f"{where.work_dir}/{name}")
-            case "gateway":
-                tables |= _gateway(content, where, ports.http[gateway], ports.tcp[gateway])
-                http = f"http://{_host(tables['http']['host'])}:{ports.http[gateway]}"
-                tcp = f"{_host(tables['tcp']['host'])}:{ports.tcp[gateway]}"
-                gateway += 1
-            case _:
-                pass
+        if service == "gateway":
+            tables |= _gateway(content, where, ports.http[gateway], ports.tcp[gateway])
+            http = f"http://{_host(tables['http']['host'])}:{ports.http[gateway]}"
+            tcp = f"{_host(tables['tcp']['host'])}:{ports.tcp[gateway]}"
+            gateway += 1
+        else:
+            tables |= _own_tables(service, name, content, servers, where)
         out.append(
             Instance(
                 service=service,
@@ -253,6 +252,33 @@ def instances(
             )
         )
     return out
+
+
+def _own_tables(
+    service: str,
+    name: str,
+    content: MeshFile,
+    servers: Sequence[ServerDefinition],
+    where: Where,
+) -> dict[str, Any]:
+    """Tables of one service that is no gateway, beside those that every service has."""
+    match service:
+        case "registry":
+            return _registry(content)
+        case "tenant-auth":
+            return _tenant_auth(content, where)
+        case "tool-runner":
+            return _tool_runner(content, servers)
+        case _ if service == SWARM_COORDINATOR:
+            return content.swarm.for_coordinator(allow_unsigned=_unsigned(content))
+        case _ if service == HOST:
+            return content.agents.for_host(f"{where.work_dir}/{name}")
+        case _ if service == VM_SPAWNER:
+            return content.machines.for_spawner(
+                state_dir=where.machines_dir, allow_unsigned=_unsigned(content)
+            )
+        case _:
+            return {}
 
 
 def _host(host: str) -> str:
@@ -303,7 +329,8 @@ def _tenant_auth(content: MeshFile, where: Where) -> dict[str, Any]:
             "pepper_file": where.pepper_file,
             "kek_file": where.kek_file,
             **({"static_token_file": where.static_token_file} if where.static_token_file else {}),
-        }
+        },
+        **({"machines": {"issuer_seed_file": where.issuer_file}} if where.issuer_file else {}),
     }
 
 
@@ -320,9 +347,18 @@ def _tool_runner(content: MeshFile, servers: Sequence[ServerDefinition]) -> dict
             **msgspec.structs.asdict(content.containers),
             "tenant_networks": list(content.containers.tenant_networks),
         },
+        "sandbox": _sandbox(content),
         **_redis(content),
         "mcp_servers": [_document(server) for server in servers],
     }
+
+
+def _sandbox(content: MeshFile) -> dict[str, Any]:
+    table = content.sandbox
+    # Who tries a mesh on a laptop has put its servers there himself; the runner warns.
+    default = "where_possible" if development(content) else "sandbox"
+    chosen = msgspec.structs.replace(table, tenant_servers=table.tenant_servers or default)
+    return {**msgspec.structs.asdict(chosen), "tenant_paths": list(chosen.tenant_paths)}
 
 
 def _document(server: ServerDefinition) -> dict[str, Any]:

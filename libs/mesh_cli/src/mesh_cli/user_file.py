@@ -21,6 +21,7 @@ from mcp_proto.discovery import DiscoveryTable
 from mcp_proto.endpoints import metrics_path_problem
 from mcp_proto.ids import is_server_name, is_tenant_id
 from mcp_proto.names import RESERVED_SERVERS
+from mcp_proto.sandboxes import SandboxTable, sandbox_table_problem
 from mcp_proto.server_definitions import prefix_problem
 from mcp_proto.server_types import server_problem
 from mcp_proto.subjects import PLATFORM
@@ -32,6 +33,14 @@ from mesh_cli.tables.around import around_problems
 from mesh_cli.tables.integrations import IntegrationsTable
 from mesh_cli.tables.leafnodes import LeafnodesTable
 from mesh_cli.tables.lists import ListsTable
+from mesh_cli.tables.machines import (
+    ImageTable,
+    Machines,
+    ProcessTable,
+    ProgramTable,
+    QemuTable,
+    VmTable,
+)
 from mesh_cli.tables.storage import VARIABLES as STORAGE_VARIABLES
 from mesh_cli.tables.storage import StorageTable
 from mesh_cli.tables.swarm import VARIABLES as SWARM_VARIABLES
@@ -189,6 +198,7 @@ class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     log: LogTable = LogTable()
     upstreams: UpstreamsTable = UpstreamsTable()
     containers: ContainersTable = ContainersTable()
+    sandbox: SandboxTable = SandboxTable()
     storage: StorageTable = StorageTable()
     lists: ListsTable = ListsTable()
     leafnodes: LeafnodesTable = LeafnodesTable()
@@ -200,6 +210,23 @@ class MeshFile(_Table, frozen=True, kw_only=True, forbid_unknown_fields=True):
     integrations: IntegrationsTable = IntegrationsTable()
     synadia: SynadiaTable = SynadiaTable()
     firecracker: FirecrackerTable = FirecrackerTable()
+    vm: VmTable = VmTable()
+    qemu: QemuTable = QemuTable()
+    process: ProcessTable = ProcessTable()
+    programs: tuple[ProgramTable, ...] = ()
+    images: tuple[ImageTable, ...] = ()
+
+    @property
+    def machines(self) -> Machines:
+        """Everything that a spawner of machines is told."""
+        return Machines(
+            vm=self.vm,
+            qemu=self.qemu,
+            process=self.process,
+            programs=self.programs,
+            images=self.images,
+            vm_id_prefix=self.firecracker.vm_id_prefix,
+        )
 
 
 class UserFile(msgspec.Struct, frozen=True, kw_only=True):
@@ -290,6 +317,7 @@ def problems(content: MeshFile) -> Iterator[Problem]:
     yield from _server_problems(content.mcp_servers)
     yield from _virtual_problems(content.virtual_servers)
     problem = content.storage.problem() or content.leafnodes.problem() or content.agents.problem()
+    problem = problem or sandbox_table_problem(content.sandbox)
     if problem is not None:
         yield Problem.of(problem)
     yield from _token_problems(content.security.auth_token)

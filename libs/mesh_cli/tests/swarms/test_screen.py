@@ -90,3 +90,13 @@ def test_narrow_terminal_shortens_and_names_cannot_steer_it() -> None:
     assert "\x07" not in text
     assert "[bold red]" in text
     assert all(len(row) <= 60 for row in text.splitlines())
+
+
+def test_what_agents_tell_of_their_steps_is_shown_beside_the_task() -> None:
+    def told(message: str, state: str = "running") -> str:
+        task = msgspec.structs.replace(TASKS.tasks[0], message=message, status=state)
+        return shown(None, (1.0, status(0, 0)), Tasks(tasks=(task,)))
+
+    assert "lint-3: 12/40 files" in told("running: 3 of 9 steps; lint-3: 12/40 files")
+    assert "of 9 steps" not in told("running: 3 of 9 steps")
+    assert "the vote reached no decision" in told("the vote reached no decision", "failed")

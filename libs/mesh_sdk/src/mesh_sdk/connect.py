@@ -14,6 +14,7 @@ import msgspec
 
 from mesh_chassis.bus.settings import BusConfig
 from mesh_chassis.config import ConfigError
+from mesh_chassis.link.addresses import is_link
 
 __all__ = ["AGENT_SEATS", "Found", "Seat", "find", "state_directory", "take_seat"]
 
@@ -115,7 +116,7 @@ def _elsewhere(chosen: str, table: Mapping[str, str]) -> Found:
     url = chosen or context.url or _DEFAULT
     return Found(
         url=url,
-        nats=url if url.startswith(_BROKER_SCHEMES) else "",
+        nats=url if url.startswith(_BROKER_SCHEMES) or is_link(url) else "",
         http=url if url.startswith(("http://", "https://")) else "",
         tcp=url.removeprefix("tcp://") if url.startswith("tcp://") else "",
         key=_key(table),

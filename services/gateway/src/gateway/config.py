@@ -232,6 +232,8 @@ class ExposedAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         server: server of the tool.
         tool: the server's own name of it.
         argument: argument of the tool that the prompt becomes; it has the type string.
+        arguments: further arguments, the same for every prompt.
+        result: JSON pointer to what of the structured result is the answer; "" = the content.
         tenant: whose agent it is: third token of its subjects, ``owner`` of the protocol.
         agent: second token; "" = ``server`` in lowercase, every other character a hyphen.
         session: last token; "" = ``tool`` in lowercase, every other character a hyphen.
@@ -244,6 +246,8 @@ class ExposedAgent(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
     server: str
     tool: str
     argument: str = "prompt"
+    arguments: dict[str, str | int | float | bool] = {}
+    result: Annotated[str, Meta(pattern=r"\A(/[^\0]*)?\Z")] = ""
     tenant: str
     agent: str = ""
     session: str = ""

@@ -21,6 +21,7 @@ from gateway.core.paramheaders import ParamHeader
 from gateway.core.relinking import relinked
 from gateway.core.requests import ModernRequest, budget_s, optional_text, text_member
 from gateway.core.results import bounded_completion, relisted
+from gateway.core.routing import Route
 from gateway.core.sealed_state import carries_input, may_ask
 from gateway.core.search_tools import NAMES as SEARCH_TOOLS
 from gateway.core.skills import SKILL_METHODS, skill_file
@@ -34,11 +35,12 @@ from gateway.store import Catalogs
 from gateway.tasks import LIST_METHOD, GatewayTasks
 from gateway.verifier import Verifier
 from mcp_proto import subjects
-from mcp_proto.codec import encode_request
+from mcp_proto.codec import encode_request, request_parts
 from mcp_proto.envelope import RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.limits import INLINE_MAX_BYTES
 from mcp_proto.members import pick, splice
+from mesh_chassis.bus.connection import Parts
 from mesh_chassis.clock import SYSTEM, Clock
 from mesh_chassis.metrics import Metrics
 from mesh_chassis.tracing import SpanKind, start_span
@@ -70,7 +72,7 @@ class CallBus(Protocol):
     async def call(
         self,
         subject: str,
-        payload: bytes,
+        payload: bytes | Parts,
         *,
         envelope: RequestEnvelope,
         timeout_s: float,
@@ -85,18 +87,6 @@ class _Reference(msgspec.Struct):
     type: str = ""
     name: str = ""
     uri: str = ""
-
-
-class _Route(msgspec.Struct, frozen=True):
-    """Where a request goes: subject, owner, and the owner's own name of what is meant.
-
-    ``name`` stands in a header and is "" where it would be too long; ``about`` is always whole.
-    """
-
-    subject: str
-    server: str
-    name: str
-    about: str
 
 
 _REFERENCE = msgspec.json.Decoder(_Reference)
@@ -225,7 +215,7 @@ class Dispatcher:
             made = await self._tasks.instead(request, bytes(params), caller, tool)
             if made is not None:
                 return made
-        route = _Route(view.table.call_subject(tool), tool.server, tool.name, tool.name)
+        route = view.table.call_route(tool)
         result = await self._forward(
             request, params, caller, route, on_notice, default_s=tool.timeout_s, verified=True
         )
@@ -304,7 +294,7 @@ class Dispatcher:
                 params = splice(params, {"ref": own})
         else:
             raise MeshError(ErrorKind.PARAMS, "params.ref.type must be ref/prompt or ref/resource")
-        route = _Route(subjects.rpc(caller.tenant, server, request.method), server, "", about)
+        route = Route(subjects.rpc(caller.tenant, server, request.method), server, "", about)
         result = await self._forward(
             request, params, caller, route, on_notice, default_s=self._limits.list_timeout_s
         )
@@ -319,7 +309,7 @@ class Dispatcher:
         request: ModernRequest,
         params: bytes | msgspec.Raw,
         caller: Caller,
-        route: _Route,
+        route: Route,
     ) -> None:
         # A route without a name of its own (of a skill) is about the URI asked for.
         about = route.about or optional_text(params, "uri") or ""
@@ -330,7 +320,7 @@ class Dispatcher:
         request: ModernRequest,
         params: bytes | msgspec.Raw,
         caller: Caller,
-        route: _Route,
+        route: Route,
         on_notice: Notices | None,
         *,
         default_s: float = 0.0,
@@ -345,7 +335,7 @@ class Dispatcher:
             repeat = await self._states.opened(request, bytes(params), caller, route)
             if repeat.over:
                 return _NOTHING
-            route = _Route(repeat.subject, route.server, route.name, route.about)
+            route = Route(repeat.subject, route.server, route.name, route.about)
         with start_span(
             f"{request.method} {route.server}",
             SpanKind.CLIENT,
@@ -356,7 +346,7 @@ class Dispatcher:
             try:
                 body = await self._bus.call(
                     route.subject,
-                    encode_request(request.method, request_id, repeat.params if repeat else params),
+                    _payload(request.method, request_id, repeat.params if repeat else params),
                     envelope=RequestEnvelope(
                         method=request.method,
                         name=route.name,
@@ -387,19 +377,26 @@ class Dispatcher:
         return self._signature.sign(result, route.server)
 
 
+def _payload(method: str, request_id: str, params: bytes | msgspec.Raw) -> bytes | Parts:
+    if memoryview(params).nbytes > INLINE_MAX_BYTES:
+        return Parts(request_parts(method, request_id, params))
+    return encode_request(method, request_id, params)
+
+
 _NOTHING = b'{"resultType":"complete"}'
 
 _Method = Callable[[ModernRequest, Caller, Notices | None], Awaitable[bytes]]
 
 
-def _rpc(caller: Caller, server: str, method: str, name: str) -> _Route:
+def _rpc(caller: Caller, server: str, method: str, name: str) -> Route:
     shown = name if len(name) <= NAME_HEADER_CHARS_MAX else ""
-    return _Route(subjects.rpc(caller.tenant, server, method), server, shown, name)
+    return Route(subjects.rpc(caller.tenant, server, method), server, shown, name)
 
 
 def _owner_of_reference(view: View, uri: str) -> tuple[str, str]:
     """The server that completes arguments of a template or resource, and its own name for it."""
     if view.table.template(uri) is not None:
-        return view.template(uri).server, uri
+        template = view.template(uri)
+        return template.server, template.own
     resource = view.resource(uri)
     return resource.server, resource.name

@@ -362,7 +362,7 @@ class Identities:
             return
         if (kind, names[:1]) == ("cut", ["grant"]):
             # Every task that ends says so: it must not shake what is known of anybody else.
-            self._feed_revoked(f"grant:{names[-1]}", revoked=value is not None)
+            self._feed_revoked(*(f"grant:{one}" for one in names[1:]), revoked=value is not None)
             return
         self._cuts += 1
         self._cut_at = self._clock.monotonic()
@@ -389,14 +389,16 @@ class Identities:
                 revoked = True
         self._feed_revoked(credential_id, revoked=revoked)
 
-    def _feed_revoked(self, credential_id: str, *, revoked: bool) -> None:
-        if revoked:
-            self._revoked[credential_id] = None
-            while len(self._revoked) > ENTRIES_MAX:
-                self._revoked.popitem(last=False)
-        else:
-            self._revoked.pop(credential_id, None)
-        self._cut(lambda identity: credential_id in _named(identity))
+    def _feed_revoked(self, *credentials: str, revoked: bool) -> None:
+        for credential_id in credentials:
+            if revoked:
+                self._revoked[credential_id] = None
+            else:
+                self._revoked.pop(credential_id, None)
+        while len(self._revoked) > ENTRIES_MAX:
+            self._revoked.popitem(last=False)
+        named = frozenset(credentials)
+        self._cut(lambda identity: not named.isdisjoint(_named(identity)))
 
     def cut_all(self) -> None:
         """Forget everything: the watch starts over and may have missed a change."""

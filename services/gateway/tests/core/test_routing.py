@@ -112,6 +112,27 @@ def test_a_uri_finds_the_most_literal_template() -> None:
     assert made.template("{+uri}").server == "any"
 
 
+def test_a_template_that_two_servers_have_reaches_both() -> None:
+    made = table(
+        *(
+            catalog(name, resource_templates=(raw(uriTemplate="note://{id}/text", name="n"),))
+            for name in ("b", "a")
+        )
+    )
+    assert [one.listed for one in made.templates] == [
+        "mesh://b/note://{id}/text",
+        "note://{id}/text",
+    ]
+    kept, moved = made.resource("note://1/text"), made.resource("mesh://b/note://a%2Fb/text")
+    assert (kept.server, kept.name) == ("a", "note://1/text")
+    assert (moved.server, moved.name) == ("b", "note://a%2Fb/text")
+    assert moved.listed == "mesh://b/note://a%2Fb/text"
+    template = made.template("mesh://b/note://{id}/text")
+    assert template.own == "note://{id}/text"
+    assert msgspec.json.decode(template.entry)["uriTemplate"] == template.listed
+    assert made.hidden == 0
+
+
 @pytest.mark.parametrize(
     ("template", "uri", "matches"),
     [

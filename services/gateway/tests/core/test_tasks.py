@@ -184,3 +184,39 @@ def test_tasks_of_swarms_are_made_by_the_coordinator_and_all_others_by_runners()
     assert create.at(keeper_of("kv")) == create
     asked = create.at(keeper_of("swarm"))
     assert asked.subject == "mesh.v1._.svc.swarm-coordinator.task-create"
+
+
+def working(progress: float, **members: object) -> core_tasks.Seen:
+    made = record(progress=progress, total=4.0, message="at it", **members)
+    return core_tasks.read(tasks.detailed(made))
+
+
+def test_progress_of_a_task_is_in_its_meta_while_it_works() -> None:
+    told = shown(progress=1.5, total=4.0)
+    assert told["_meta"] == {"mesh/progress": {"progress": 1.5, "total": 4.0}}
+    assert shown(progress=1.5)["_meta"] == {"mesh/progress": {"progress": 1.5, "total": None}}
+    ended = shown(progress=4.0, status="completed", result=Raw(b"{}"))
+    assert "_meta" not in ended
+    assert working(1.5).meta.reached == core_tasks.Reached(1.5, 4.0)
+
+
+def test_progress_goes_to_who_gave_a_token_and_only_grows() -> None:
+    pace = core_tasks.Pace(b'{"taskId":"x","_meta":{"progressToken":7}}')
+    told = [pace.notice(working(figure)) for figure in (0.0, 1.5, 1.5, 1.0, 2.0)]
+    figures = [msgspec.json.decode(one)["params"]["progress"] for one in told if one is not None]
+    assert figures == [0, 1.5, 2.0]
+    assert msgspec.json.decode(told[1]) == {
+        "jsonrpc": "2.0",
+        "method": "notifications/progress",
+        "params": {
+            "progressToken": 7,
+            "progress": 1.5,
+            "total": 4.0,
+            "message": "at it",
+            "_meta": {"io.modelcontextprotocol/related-task": {"taskId": "task_1_a"}},
+        },
+    }
+    assert pace.wanted
+    silent = core_tasks.Pace(b'{"taskId":"progressToken","_meta":{}}')
+    assert not silent.wanted
+    assert silent.notice(working(3.0)) is None

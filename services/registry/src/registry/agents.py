@@ -26,7 +26,7 @@ R = TypeVar("R", bound=msgspec.Struct)
 def serve_of_tenants(
     bus: Bus,
     op: Operation[P, R],
-    handler: Callable[[P], Awaitable[R]],
+    handler: Callable[[P, bool], Awaitable[R]],
     *,
     pair_of: Callable[[P], tuple[str, str]],
     slots: int = SLOTS,
@@ -36,7 +36,7 @@ def serve_of_tenants(
     Args:
         bus: connection.
         op: the contract.
-        handler: as for ``serve_operation``.
+        handler: gets the parameters, and whether a program of the tenant asks.
         pair_of: tenant and name of the server that the parameters are about.
         slots: operations run at once.
     """
@@ -55,7 +55,7 @@ def serve_of_tenants(
             raise MeshError(ErrorKind.DENIED, "the server belongs to another tenant")
         if call.subject.names[-1] != server:
             raise MeshError(ErrorKind.DENIED, "the subject names another server")
-        return encoder.encode(await handler(params))
+        return encoder.encode(await handler(params, call.subject.tenant != PLATFORM))
 
     return Endpoint(
         bus,

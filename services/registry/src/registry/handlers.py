@@ -39,6 +39,7 @@ from registry.core.catalog import (
     rivals,
 )
 from registry.core.forgetting import LastServed
+from registry.holders import Holders
 from registry.store.catalog import CatalogStore
 from registry.store.definitions import DefinitionStore
 from registry.store.instances import InstanceStore
@@ -84,11 +85,17 @@ class Handlers:
         self._definitions = definitions
         self._instances = instances
         self._clock = clock
+        self._holders = Holders(instances, clock)
         # One writer at a time in this process: its own writes never race each other.
         self._writing = asyncio.Lock()
 
-    async def put(self, params: Put) -> PutAnswer:
+    async def put(self, params: Put, of_tenant: bool = False) -> PutAnswer:
         """Register a server: by hash when it is known, else with the catalogue.
+
+        Args:
+            params: what is served.
+            of_tenant: a program of the tenant asks, which gets no name that others serve with
+                another catalogue. Runners do: each may learn sooner what their server changed.
 
         Raises:
             MeshError: ``params`` (bad catalogue, name taken), ``too_large``, ``overloaded``.
@@ -98,20 +105,29 @@ class Handlers:
         known = await self._catalog.confirmed(*pair)
         if known is not None and known.catalog.hash == params.hash:
             self._note(pair)
+            self._holders.note(pair, params.instance, params.hash)
             return PutAnswer(known=True, revision=known.revision)
+        if of_tenant:
+            await self._holders.refuse(params, known.catalog if known is not None else None)
         if params.catalog is None:
             return PutAnswer(known=False)
         async with self._writing:
+            if of_tenant:
+                # Somebody may have come in between the two.
+                now = self._catalog.get(*pair)
+                await self._holders.refuse(params, now.catalog if now is not None else None)
             revision = await self._write(params.catalog)
         self._note(pair)
+        self._holders.note(pair, params.instance, params.hash)
         return PutAnswer(known=True, revision=revision)
 
-    async def remove(self, params: Remove) -> Empty:
+    async def remove(self, params: Remove, of_tenant: bool = False) -> Empty:
         """Deregister an instance; the catalogue goes with the last one.
 
         Raises:
             MeshError: ``params``.
         """
+        del of_tenant
         check_name(params.tenant, params.server)
         pair = (params.tenant, params.server)
         others = set(self._instances.live.serving(*pair)) - {params.instance}

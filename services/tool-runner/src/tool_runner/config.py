@@ -9,6 +9,7 @@ from mcp_proto.containers import ContainersTable
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.limits import RESULT_BYTES_MAX
 from mcp_proto.redis_bridge import RedisBridgeTable
+from mcp_proto.sandboxes import SandboxTable
 from mesh_chassis.bus.connection import BusConfig
 from mesh_chassis.config import LogConfig, OpsConfig, ServiceSection, TelemetryConfig
 
@@ -250,6 +251,7 @@ class ToolRunnerConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown
     limits: LimitsConfig = LimitsConfig()
     children: ChildConfig = ChildConfig()
     containers: ContainersTable = ContainersTable()
+    sandbox: SandboxTable = SandboxTable()
     upstreams: UpstreamsConfig = UpstreamsConfig()
     parking: ParkingConfig = ParkingConfig()
     storage: StorageConfig = StorageConfig()

@@ -15,12 +15,13 @@ from mcp_proto.envelope import Header
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
 from mcp_proto.inputs import RESUMABLE, links_required, may_declare_input
 from mcp_proto.limits import INLINE_MAX_BYTES
-from mcp_proto.subjects import PLATFORM
-from mesh_chassis.bus.endpoint import Call
+from mcp_proto.subjects import PLATFORM, Kind
+from mesh_chassis.bus.endpoint import Call, Intake, LargeBody
 from mesh_chassis.callerctx import ContextVerifier
 from tool_runner.core.toolbox import Toolbox, ToolResult, failure
 from tool_runner.native_resources import NATIVE_RESOURCE_METHODS, answer_resource
 from tool_runner.parking import Parking, parked_under
+from tool_runner.toolsets.arriving import Arriving
 from tool_runner.toolsets.toolset import Tool, Toolset
 from tool_runner.upstreams.upstream import Request
 
@@ -184,13 +185,36 @@ class NativeHandlers:
         }
         self._admission = admission
 
-    async def call(self, call: Call) -> bytes:
+    def intake(self, call: Call) -> Intake | None:
+        """What uses the large body of a call while it comes; None = nothing, or it is not allowed.
+
+        Whoever calls is judged by the headers here, and all else when the body is there.
+        """
+        subject = call.subject
+        if subject.kind is not Kind.CALL or len(subject.names) != 2:
+            return None
+        server, name = subject.names
+        tool = self._tools.get(name)
+        if tool is None or tool.arrives is None or name not in self._servers.get(server, ()):
+            return None
+        try:
+            _check_permission(self._admission.admit(call), tool.spec.permission)
+        except MeshError:
+            return None
+        protocol = call.headers.get(Header.PROTOCOL)
+
+        def arguments(body: bytes) -> msgspec.Raw:
+            return read_request(subject, call.envelope, protocol, body).arguments
+
+        return tool.arrives(subject.tenant, arguments)
+
+    async def call(self, call: Call) -> bytes | LargeBody:
         """Any request for a native server: its tools, and resources where it has some.
 
         Raises:
             MeshError: ``params`` for an unknown tool, and what ``Admission`` and the tool say.
         """
-        asked = _read(call)
+        asked = await _read_arrived(call)
         large = len(call.payload) > INLINE_MAX_BYTES
         if large:
             await asyncio.sleep(0)  # small calls go between two passes over a large body
@@ -238,6 +262,16 @@ class NativeHandlers:
 
 
 _NO_ARGUMENTS = msgspec.Raw(b"{}")
+
+
+async def _read_arrived(call: Call) -> Asked:
+    asked, arriving = _read(call), call.intake
+    if isinstance(arriving, Arriving) and arriving.used and _may_have_key(call, asked):
+        # What its key is compared with is the whole body.
+        call.payload = arriving.whole()
+        await arriving.close()
+        asked = _read(call)
+    return asked
 
 
 def _may_have_key(call: Call, asked: Asked) -> bool:

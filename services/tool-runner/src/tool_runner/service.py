@@ -11,9 +11,10 @@ from mcp_proto.contracts.tool_runner import Login, ServerViews, login_subject, v
 from mcp_proto.errors import ErrorObject, MeshError
 from mcp_proto.names import RESERVED_SERVERS, RESULTS_SERVER
 from mcp_proto.redis_bridge import bridge_problem
+from mcp_proto.sandboxes import sandbox_table_problem
 from mcp_proto.subjects import PLATFORM, QUEUE
 from mesh_chassis.bus.connection import Bus
-from mesh_chassis.bus.endpoint import Call, Endpoint
+from mesh_chassis.bus.endpoint import Call, Endpoint, Handler, Take
 from mesh_chassis.bus.instance import InstanceEndpoint
 from mesh_chassis.callerctx import ContextVerifier
 from mesh_chassis.children import ChildLimits, Children
@@ -21,6 +22,7 @@ from mesh_chassis.config import ConfigError
 from mesh_chassis.keyring import KeyRing
 from mesh_chassis.presence import Presence
 from mesh_chassis.registration import Registration
+from mesh_chassis.sandbox.launch import Sandboxes
 from mesh_chassis.service import Service
 from tool_runner.config import ToolRunnerConfig
 from tool_runner.drivers.aws.secrets import AwsSecrets
@@ -45,6 +47,7 @@ from tool_runner.upstreams.http import HttpSettings
 from tool_runner.upstreams.http_link import LinkSettings
 from tool_runner.upstreams.secrets import secret, use_remote_secrets
 from tool_runner.upstreams.stdio import StdioSettings
+from tool_runner.upstreams.walls import SandboxSettings
 
 __all__ = ["NAME", "build"]
 
@@ -130,16 +133,24 @@ def _native(
         promises=registration.promises,
     )
     native = NativeHandlers(toolsets, admission, results.fit_native)
-    served = [
-        (subject, f"{subject.split('.')[3]}-{toolset.server}", native.call)
+    served: list[tuple[str, str, Handler, Take | None]] = [
+        (subject, f"{subject.split('.')[3]}-{toolset.server}", native.call, native.intake)
         for toolset in toolsets
         for subject in _subjects(PLATFORM, toolset.server)
     ]
     stored = subjects.rpc(subjects.ANY, RESULTS_SERVER, subjects.REST)
-    served.append((stored, f"rpc-{RESULTS_SERVER}", results.read))
-    for subject, name, handler in served:
+    served.append((stored, f"rpc-{RESULTS_SERVER}", results.read, None))
+    for subject, name, handler, intake in served:
         service.add_endpoint(
-            Endpoint(bus, subject=subject, queue=QUEUE, handler=handler, slots=slots, name=name)
+            Endpoint(
+                bus,
+                subject=subject,
+                queue=QUEUE,
+                handler=handler,
+                slots=slots,
+                name=name,
+                intake=intake,
+            )
         )
     return results
 
@@ -278,6 +289,7 @@ def _supervisor(
                     processes=limits.processes,
                 ),
                 containers=_containers(service, config),
+                sandbox=_sandbox(children, config),
             ),
         ),
         serve=serve,
@@ -296,6 +308,18 @@ def _containers(service: Service, config: ToolRunnerConfig) -> ContainerSettings
     )
     service.tasks.spawn(containers.sweep_quietly(settings), name="sweep-containers")
     return settings
+
+
+def _sandbox(children: Children, config: ToolRunnerConfig) -> SandboxSettings:
+    """How servers in sandboxes are run; keys of this runner are in none of them."""
+    problem = sandbox_table_problem(config.sandbox)
+    if problem is not None:
+        key, _, reason = problem.partition(": ")
+        raise ConfigError("", key, reason)
+    own = (config.bus.nkey_seed_file, config.bus.creds_file)
+    return SandboxSettings(
+        sandboxes=Sandboxes(children, uid=config.sandbox.uid, secrets=own), table=config.sandbox
+    )
 
 
 def _network(bus: Bus, config: ToolRunnerConfig) -> NetworkSettings:

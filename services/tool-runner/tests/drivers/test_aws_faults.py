@@ -15,7 +15,8 @@ from tool_runner.drivers.aws import session
 from tool_runner.drivers.aws.faults import Effect
 from tool_runner.drivers.aws.session import ATTEMPTS_MAX, Aws
 
-pytestmark = pytest.mark.slow
+slow = pytest.mark.slow
+"""On all but one of each kind of fault: those run with every ``make test``."""
 
 GET, PUT, DELETE, TRANSACT = ".GetItem", ".PutItem", ".DeleteItem", ".TransactWriteItems"
 LARGE = b'"' + b"x" * 400_000 + b'"'
@@ -74,6 +75,7 @@ async def test_throttled_request_is_repeated_and_succeeds(rig):
     assert await rig.value() == b"1"
 
 
+@slow
 @pytest.mark.parametrize("code", ["ThrottlingException", "RequestLimitExceeded"])
 async def test_lasting_throttling_is_overload_with_a_time_to_wait(rig, code):
     rig.line.throttle(PUT, code, ATTEMPTS_MAX)
@@ -85,6 +87,7 @@ async def test_lasting_throttling_is_overload_with_a_time_to_wait(rig, code):
     assert await rig.value() is None
 
 
+@slow
 async def test_throttled_s3_is_overload_too(rig):
     slow = b"<Error><Code>SlowDown</Code><Message>please</Message></Error>"
     rig.line.fail(f"PUT /{rig.bench.config.artifacts_bucket}", *[(503, slow)] * ATTEMPTS_MAX)
@@ -97,6 +100,7 @@ async def test_throttled_s3_is_overload_too(rig):
 # Credentials and rights
 
 
+@slow
 @pytest.mark.parametrize(
     "code", ["UnrecognizedClientException", "ExpiredTokenException", "InvalidSignatureException"]
 )
@@ -127,6 +131,7 @@ async def test_missing_rights_are_named_and_say_nothing_of_the_account(rig):
     assert error.outcome is Outcome.NOT_EXECUTED
 
 
+@slow
 async def test_expired_credential_of_a_head_request_is_said(rig):
     rig.line.fail("HEAD", *[(400, b"")] * 3)  # the client looks for another region first
     error = await failure(rig.stores.artifacts.head(rig.tenant, "a"))
@@ -134,6 +139,7 @@ async def test_expired_credential_of_a_head_request_is_said(rig):
     assert "credential has expired" in error.message
 
 
+@slow
 async def test_credentials_that_appear_later_are_found(rig, monkeypatch):
     monkeypatch.setattr(session, "FORGET_S", 0.0)
     stores = await rig.bench.stores(-1)
@@ -147,6 +153,7 @@ async def test_credentials_that_appear_later_are_found(rig, monkeypatch):
     assert await stores.values.get(rig.tenant, "a") is None
 
 
+@slow
 async def test_table_and_bucket_that_do_not_exist_are_named_as_configuration(rig):
     config = msgspec.structs.replace(rig.bench.config, kv_table="gone", artifacts_bucket="gone-x")
     rig.bench.config = config
@@ -176,6 +183,7 @@ async def test_endpoint_that_is_gone_is_an_error_and_nothing_is_executed(rig):
         await rig.line.start()
 
 
+@slow
 async def test_silent_aws_leaves_a_write_unknown_and_a_read_not_executed(rig):
     rig.line.fail("DynamoDB", *[None] * (2 * ATTEMPTS_MAX))
     write, read = await asyncio.gather(
@@ -187,6 +195,7 @@ async def test_silent_aws_leaves_a_write_unknown_and_a_read_not_executed(rig):
     assert "in time" in write.message
 
 
+@slow
 async def test_call_ends_when_its_time_is_over_however_aws_behaves(rig):
     config = msgspec.structs.replace(
         rig.bench.config, endpoint_url=rig.line.url, answer_s=30, call_s=0.2
@@ -215,6 +224,7 @@ async def test_write_whose_answer_is_lost_is_done_once_and_known_to_be(rig):
     assert await rig.value() == LARGE
 
 
+@slow
 async def test_compare_and_set_that_lost_its_answer_and_then_its_place_is_unknown(rig):
     base = await rig.plain.values.set(rig.tenant, "a", b"0")
     rig.line.fail(PUT, Lost(), None)
@@ -232,6 +242,7 @@ async def test_compare_and_set_that_lost_its_answer_and_then_its_place_is_unknow
     assert await rig.value() == b"2"
 
 
+@slow
 @pytest.mark.parametrize("value", [b"1", LARGE])
 async def test_delete_whose_answer_is_lost_says_that_there_was_a_value(rig, value):
     await rig.plain.values.set(rig.tenant, "a", value)
@@ -241,6 +252,7 @@ async def test_delete_whose_answer_is_lost_says_that_there_was_a_value(rig, valu
     assert await rig.bench.items(f"{rig.tenant}/rest") == []
 
 
+@slow
 async def test_lost_body_of_an_artifact_is_read_again(rig):
     body = random_body(10_000)
     made = await rig.plain.artifacts.put(rig.tenant, "a", pieces(body), "text/plain")
@@ -251,6 +263,7 @@ async def test_lost_body_of_an_artifact_is_read_again(rig):
 # Writers at one moment
 
 
+@slow
 async def test_value_replaced_while_it_is_read_is_one_or_the_other(rig):
     other = b'"' + b"y" * 450_000 + b'"'
     await rig.plain.values.set(rig.tenant, "a", LARGE)
@@ -267,6 +280,7 @@ async def test_value_replaced_while_it_is_read_is_one_or_the_other(rig):
     await asyncio.gather(write(), read(), read())
 
 
+@slow
 async def test_racing_large_and_small_writers_leave_no_second_item_behind(rig):
     here, there = rig.stores.values, rig.plain.values
     for n in range(4):
@@ -282,6 +296,7 @@ async def test_racing_large_and_small_writers_leave_no_second_item_behind(rig):
     assert len(await rig.bench.items(f"{rig.tenant}/rest")) == (await rig.value() is not None)
 
 
+@slow
 async def test_crossing_writers_are_told_apart_from_full_ones(rig):
     rig.line.throttle(PUT, "TransactionConflictException", ATTEMPTS_MAX)
     error = await failure(rig.stores.values.set(rig.tenant, "a", b"1"))
@@ -289,6 +304,7 @@ async def test_crossing_writers_are_told_apart_from_full_ones(rig):
     assert "another writer" in error.message
 
 
+@slow
 @pytest.mark.parametrize("reason", ["TransactionConflict", "ThrottlingError"])
 async def test_cancelled_transaction_is_repeated_or_explained(rig, reason):
     body = msgspec.json.encode(
@@ -311,6 +327,7 @@ async def test_cancelled_transaction_is_repeated_or_explained(rig, reason):
 # Uploads
 
 
+@slow
 @pytest.mark.parametrize(
     ("target", "effect"),
     [
@@ -344,6 +361,7 @@ async def test_upload_whose_end_is_not_heard_is_completed_once(rig):
     assert await rig.bench.leftovers(rig.tenant) == 0
 
 
+@slow
 async def test_artifact_whose_copy_broke_off_is_unknown(rig):
     wanted = f"PUT /{rig.bench.config.artifacts_bucket}/{rig.tenant}/"
     rig.line.fail(wanted, *[Lost()] * 2 * ATTEMPTS_MAX)  # the client repeats a PUT itself, too
@@ -358,6 +376,7 @@ async def test_artifact_whose_copy_broke_off_is_unknown(rig):
 # Events
 
 
+@slow
 @pytest.mark.parametrize(
     ("code", "kind", "outcome"),
     [
@@ -381,6 +400,7 @@ async def test_event_that_eventbridge_does_not_take_is_an_error_and_not_kept(
     assert rig.bench.kept.topics == ["tasks:done"]
 
 
+@slow
 async def test_event_whose_answer_is_lost_is_not_sent_twice(rig):
     rig.line.fail("PutEvents", Lost())
     error = await failure(rig.stores.events.send(rig.tenant, "t", b"1", ""))
@@ -389,6 +409,7 @@ async def test_event_whose_answer_is_lost_is_not_sent_twice(rig):
     assert rig.bench.kept.topics == []
 
 
+@slow
 async def test_event_larger_than_eventbridge_takes_is_refused_with_the_limit(rig):
     error = await failure(
         rig.stores.events.send(rig.tenant, "t", b'"' + b"x" * 256 * KB + b'"', "")

@@ -104,7 +104,7 @@ async def test_upload_of_a_runner_that_died_is_swept_once_it_is_old(
     begun = asyncio.Event()
 
     async def stalling() -> AsyncIterator[bytes]:
-        yield bytes(300_000)
+        yield bytes(2 * chunks.CHUNK_BYTES)
         begun.set()
         await asyncio.Event().wait()
 

@@ -119,7 +119,6 @@ async def gone(client: docker.DockerClient) -> None:
     )
 
 
-@pytest.mark.slow
 async def test_server_in_a_container_is_listed_and_called(
     box: Box, client: docker.DockerClient
 ) -> None:

@@ -1,4 +1,4 @@
-"""The ``docker`` tools against a real engine (slow), and engines that are odd or absent."""
+"""The ``docker`` tools against a real engine, and engines that are odd or absent."""
 
 import asyncio
 import contextlib
@@ -86,7 +86,6 @@ async def test_inspect_tells_everything_but_values_of_variables(box: Any, rig: R
     assert (await box("inspect", container="/job-1"))["state"]["exitCode"] == 3
 
 
-@pytest.mark.slow
 async def test_logs_tell_the_streams_apart_and_keep_the_newest(box: Any, rig: Rig) -> None:
     script = "echo one; echo two >&2; echo three; " + SLEEP
     rig.run("web-1", script)
@@ -138,7 +137,6 @@ async def test_containers_are_stopped_started_and_restarted(box: Any, rig: Rig) 
     assert (await box("inspect", container="web-1"))["state"]["startedAt"] > began
 
 
-@pytest.mark.slow
 async def test_what_the_engine_refuses_is_a_tool_error(box: Any, rig: Rig) -> None:
     assert await box.refusal("inspect", container="nobody") == (
         "No such container: nobody. list_containers with all=true lists those there are."
@@ -158,7 +156,6 @@ async def test_stats_measure_a_busy_container(box: Any, rig: Rig) -> None:
     assert told["pids"] == 1
 
 
-@pytest.mark.slow
 async def test_images_are_listed_and_inspected(box: Any, rig: Rig) -> None:
     (row,) = [one for one in (await box("list_images"))["images"] if IMAGE in one["tags"]]
     told = await box("inspect_image", image=IMAGE)
@@ -186,7 +183,6 @@ async def test_containers_not_allowed_do_not_exist(deploy: Any, rig: Rig) -> Non
         assert hidden.status == "running"
 
 
-@pytest.mark.slow
 async def test_read_only_has_no_tool_that_changes_anything(deploy: Any, rig: Rig) -> None:
     settings = {"socket": rig.engine.socket, "read_only": True}
     box = await deploy("docker", settings=settings)

@@ -6,8 +6,10 @@ import msgspec
 
 from mcp_proto import buckets
 from mcp_proto.contracts import Operation
+from mcp_proto.sandboxes import SandboxOptions
 
 __all__ = [
+    "HELD_BY",
     "Catalog",
     "CatalogTool",
     "Empty",
@@ -132,13 +134,22 @@ class InstanceRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", 
 
 
 class Put(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit_defaults=True):
-    """Register a server: hash first; the body only if the answer says it is unknown."""
+    """Register a server: hash first; the body only if the answer says it is unknown.
+
+    ``replace`` True = an agent takes its name over from agents that offer something else.
+    """
 
     tenant: str
     server: str
     instance: str
     hash: str
     catalog: Catalog | None = None
+    replace: bool = False
+
+
+HELD_BY = "heldBy"
+"""Member of the data of a refused ``put``: instances that serve another catalogue under the name.
+It is worth asking again, because the name is free as soon as they are gone."""
 
 
 class PutAnswer(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
@@ -244,6 +255,11 @@ class ServerDefinition(
         image: OCI image (``ghcr.io/acme/server:1``); the stdio server is run in a container of
             it by the Docker engine of the runner. "" = a program of the runner's machine.
         container: how that container is run; None = all defaults.
+        isolation: walls around the process of a stdio server or of type ``command``: ``none``,
+            ``sandbox``, ``container`` (with an ``image``) or ``vm``; "" = ``container`` with an
+            image, else ``none``, or what ``[sandbox] tenant_servers`` of the runner says of a
+            tenant's own server added at run time.
+        sandbox: what it may there; None = nothing but its own program.
         url: of ``http`` and ``sse``: the endpoint; of ``tcp``: ``tcp://HOST:PORT``.
         headers: sent with every HTTP request; a value may be a secret reference.
         bearer: access token as a secret reference: ``env:NAME``, ``file:PATH`` or
@@ -275,6 +291,8 @@ class ServerDefinition(
     cwd: str = ""
     image: str = ""
     container: ContainerOptions | None = None
+    isolation: str = ""
+    sandbox: SandboxOptions | None = None
     url: str = ""
     headers: dict[str, str] = {}
     bearer: str = ""

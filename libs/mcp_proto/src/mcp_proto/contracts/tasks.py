@@ -19,6 +19,7 @@ __all__ = [
     "IDEMPOTENCY_KEY",
     "IDEMPOTENCY_KEY_CHARS_MAX",
     "POLICIES",
+    "PROGRESS_META",
     "TASK_META",
     "Acknowledged",
     "TaskCancel",
@@ -50,6 +51,9 @@ IDEMPOTENCY_KEY = "mesh/idempotencyKey"
 """Member of ``_meta``: a repeat with the same key has no second effect."""
 
 IDEMPOTENCY_KEY_CHARS_MAX = 128
+
+PROGRESS_META = "mesh/progress"
+"""Member of ``_meta`` of a task that works: ``{"progress": n, "total": n or null}``."""
 
 POLICIES = ("never", "optional", "always", "required")
 """Whether a tool runs as a task: never; when the caller asks; whenever the caller can take one;
@@ -98,6 +102,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
         ttl_ms: kept so long from its creation.
         poll_ms: how often to ask.
         message: what it is doing or why it ended, as public text.
+        progress: how far it is while it works; None = not told.
+        total: where that ends; None = not known.
         owner: runner instance that executes it; "" = nobody does (waits, or has ended).
         boot: run of that instance: the same name after a restart is another owner.
         is_error: the tool itself reported an error; the call is completed all the same.
@@ -122,6 +128,8 @@ class TaskRecord(msgspec.Struct, frozen=True, kw_only=True, rename="camel", omit
     ttl_ms: int
     poll_ms: int
     message: str = ""
+    progress: float | None = None
+    total: float | None = None
     owner: str = ""
     boot: str = ""
     is_error: bool = False

@@ -5,6 +5,7 @@ import msgspec
 from mcp_proto.contracts import Operation
 
 __all__ = [
+    "GRANTS_REVOKED_MAX",
     "Authenticate",
     "CallerContext",
     "CreatedKey",
@@ -55,6 +56,9 @@ SERVICE = "tenant-auth"
 
 DELEGATION_DEPTH_MAX = 4
 """A task that a task makes is one deeper; deeper ones are refused."""
+
+GRANTS_REVOKED_MAX = 8
+"""Grants that one ``RevokeGrant`` ends: they are named in one key of ``mesh_config``."""
 
 
 class Empty(msgspec.Struct, frozen=True):
@@ -128,11 +132,12 @@ class Cut(msgspec.Struct, frozen=True, kw_only=True):
     """Value of ``cut.{kind}.{id}`` in ``mesh_config``: a credential that ended early.
 
     Logins live in a bucket that gateways may not read, so their end is told here, and here only.
-    Delegated grants (``cut.grant.{id}``) end the same way; their identities name them in
-    ``grant_id``. A gateway keeps the set of cuts its watch of ``mesh_config`` shows and refuses
-    ``credential_id`` while it is in it, also when an answer to ``authenticate`` arrives after the
-    cut: that answer may have come from a replica whose own watch was a moment behind. The record
-    is removed when every cached identity has ended by itself.
+    Delegated grants end the same way, some at once (``cut.grant.{id}.{id}…``, because every task
+    that ends has one); their identities name them in ``grant_id``. A gateway keeps the set of cuts
+    its watch of ``mesh_config`` shows and refuses ``credential_id`` while it is in it, also when an
+    answer to ``authenticate`` arrives after the cut: that answer may have come from a replica whose
+    own watch was a moment behind. The record is removed when every cached identity has ended by
+    itself.
 
     What else ends a cached identity, seen by the same watch: ``key.{id}`` with ``revoked_ms``;
     any change of ``tenant.{tenant}``; any change of ``principal.{tenant}.{principal}``.
@@ -394,10 +399,23 @@ class Delegate(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Delegated(msgspec.Struct, frozen=True, kw_only=True):
-    """``expires_ms``: when the grant ends by itself; not after the deadline asked for."""
+    """A grant, and what its first ``exchange`` would have given: a task that begins asks once.
+
+    Attributes:
+        grant: its id.
+        expires_ms: when it ends by itself; not after the deadline asked for.
+        context: as of ``Exchanged``; "" = ask for it.
+        context_expires_ms: until when that one lives.
+    """
 
     grant: str
     expires_ms: int
+    context: str = ""
+    context_expires_ms: int = 0
+
+    def __repr__(self) -> str:
+        # A repr ends up in logs.
+        return "Delegated(…)"
 
 
 class Exchange(msgspec.Struct, frozen=True, kw_only=True):
@@ -418,9 +436,15 @@ class Exchanged(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class RevokeGrant(msgspec.Struct, frozen=True, kw_only=True):
-    """End a grant now; repeating it is harmless."""
+    """End grants now; repeating it is harmless.
+
+    Attributes:
+        grant: its id.
+        others: further ones, all together at most ``GRANTS_REVOKED_MAX``.
+    """
 
     grant: str
+    others: tuple[str, ...] = ()
 
 
 authenticate = Operation(SERVICE, "authenticate", Authenticate, Identity)

@@ -13,7 +13,12 @@ from typing import Any, TypeVar
 import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
-from mcp_proto.server_definitions import ERAS, connection_problem, http_problem
+from mcp_proto.server_definitions import (
+    ERAS,
+    connection_problem,
+    http_problem,
+    isolation_problem,
+)
 from mcp_proto.server_types.command import CommandSettings, command_problem, command_secrets
 from mcp_proto.server_types.docker import DockerSettings, docker_problem
 from mcp_proto.server_types.kubernetes import KubernetesSettings, kubernetes_problem
@@ -116,6 +121,12 @@ def _foreign_problem(definition: ServerDefinition, known: ServerType) -> str | N
         return f"command, args, env and cwd are for type {CUSTOM}; this server is {kind}"
     if definition.image or definition.container is not None:
         return f"image and container are for type {CUSTOM}; this server is {kind}"
+    if definition.type == "command":
+        problem = isolation_problem(definition)
+        if problem is not None:
+            return problem
+    elif definition.isolation or definition.sandbox is not None:
+        return f"isolation and sandbox are for servers that are processes; this server is {kind}"
     if known.remote and (definition.url or not known.url_optional):
         return http_problem(definition)
     given = (

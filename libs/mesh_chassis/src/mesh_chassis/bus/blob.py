@@ -19,11 +19,19 @@ from mcp_proto.envelope import Header
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.ids import is_instance_id
 from mcp_proto.limits import BLOB_CHUNK_BYTES, BLOB_IDLE_S, BLOB_MAX_BYTES, BLOB_WINDOW
-from mesh_chassis.bus.frames import encode_error, encode_headers, error_headers, repliable
+from mesh_chassis.bus.frames import (
+    decode_error,
+    decode_headers,
+    encode_error,
+    encode_headers,
+    error_headers,
+    repliable,
+)
 from mesh_chassis.bus.link import Link
+from mesh_chassis.bus.offers import TRAILING, Answer, LargeBody, Offer, Parts
 from mesh_chassis.bus.waiters import PlainWaiter
 
-__all__ = ["BlobExchange"]
+__all__ = ["BlobExchange", "Tap"]
 
 OFFERED_BYTES_MAX = 256 * 1024 * 1024
 OFFERED_MAX = 1024
@@ -34,9 +42,10 @@ CHUNK_TIMEOUT_S = 5.0
 CHUNK_TRIES = 3
 """A chunk is a read: it may be asked for again."""
 EXPIRE_S = 5.0
-OFF_LOOP_BYTES = 1024 * 1024
-"""Bodies from this size are hashed in a thread: SHA-256 of 64 MiB takes tens of ms."""
 _ID = re.compile(r"[0-9a-f]{32}")
+
+Tap = Callable[[bytes], Awaitable[None]]
+"""Takes a part of a body that is being pulled."""
 
 
 class _Ask(msgspec.Struct, frozen=True, omit_defaults=True):
@@ -45,17 +54,6 @@ class _Ask(msgspec.Struct, frozen=True, omit_defaults=True):
     offset: int = 0
     length: int = 0
     release: bool = False
-
-
-class _Offer:
-    """A body kept for its receiver."""
-
-    __slots__ = ("body", "tenant", "touched")
-
-    def __init__(self, body: bytes, tenant: str, now: float) -> None:
-        self.body = body
-        self.tenant = tenant
-        self.touched = now
 
 
 _ask_decoder = msgspec.json.Decoder(_Ask)
@@ -76,7 +74,7 @@ class BlobExchange:
         self._link: Link | None = None
         self._serving = False
         self._opening = asyncio.Lock()
-        self._offers: dict[str, _Offer] = {}
+        self._offers: dict[str, Offer] = {}
         self._offered = 0
         self._pulling = 0
         self._expiry: asyncio.TimerHandle | None = None
@@ -86,11 +84,11 @@ class BlobExchange:
         """Bytes kept for receivers."""
         return self._offered
 
-    async def offer(self, body: bytes, tenant: str) -> Mapping[str, str]:
+    async def offer(self, body: bytes | Parts | LargeBody, tenant: str) -> Mapping[str, str]:
         """Keep a body for its receiver.
 
         Args:
-            body: the body.
+            body: the body, or what it is being made of; that ends with the offer.
             tenant: tenant of the call; only its subject serves the body.
 
         Returns:
@@ -99,24 +97,24 @@ class BlobExchange:
         Raises:
             MeshError: ``too_large`` above 64 MiB, ``overloaded`` when too much is kept, ``bus``.
         """
-        if len(body) > BLOB_MAX_BYTES:
+        size = body.size if isinstance(body, LargeBody) else len(body)
+        if size > BLOB_MAX_BYTES:
             raise MeshError(ErrorKind.TOO_LARGE, f"body exceeds {BLOB_MAX_BYTES} bytes")
-        if self._offered + len(body) > OFFERED_BYTES_MAX or len(self._offers) >= OFFERED_MAX:
+        if self._offered + size > OFFERED_BYTES_MAX or len(self._offers) >= OFFERED_MAX:
             raise MeshError(
                 ErrorKind.OVERLOADED, "too many large bodies under way", retry_after_s=1.0
             )
         await self._ready(serving=True)
-        digest = await _sha256(body)
         loop = asyncio.get_running_loop()
         blob_id = os.urandom(16).hex()
-        self._offers[blob_id] = _Offer(body, tenant, loop.time())
-        self._offered += len(body)
+        self._offers[blob_id] = Offer(body, tenant, loop.time())
+        self._offered += size
         if self._expiry is None:
             self._expiry = loop.call_later(EXPIRE_S, self._expire)
         return {
             Header.BLOB: f"{self._instance}.{blob_id}",
-            Header.BLOB_SIZE: str(len(body)),
-            Header.BLOB_SHA256: digest,
+            Header.BLOB_SIZE: str(size),
+            Header.BLOB_SHA256: TRAILING,
         }
 
     def release(self, claim: Mapping[str, str]) -> None:
@@ -124,12 +122,20 @@ class BlobExchange:
         self._forget(claim[Header.BLOB].rpartition(".")[2])
 
     async def pull(self, headers: Mapping[str, str], tenant: str, timeout_s: float) -> bytes:
+        """``pull_parts``, and its parts joined."""
+        return b"".join(await self.pull_parts(headers, tenant, timeout_s))
+
+    async def pull_parts(
+        self, headers: Mapping[str, str], tenant: str, timeout_s: float, tap: Tap | None = None
+    ) -> list[bytes]:
         """Fetch the body behind a claim and release it.
 
         Args:
             headers: headers of the message that carried the claim.
             tenant: tenant of the call.
             timeout_s: bound of the whole transfer.
+            tap: gets each part in order while the next ones are on their way; while it waits,
+                no more than a window of them is asked for.
 
         Raises:
             MeshError: ``request`` for a malformed claim, ``too_large``, ``overloaded``, ``lost``
@@ -144,8 +150,8 @@ class BlobExchange:
         try:
             async with asyncio.timeout(timeout_s):
                 link = await self._ready(serving=False)
-                body, found = await _pull_all(link, subject, size)
-                if found != digest:
+                body, found, told = await _pull_all(link, subject, size, tap)
+                if found != (told if digest == TRAILING else digest):
                     raise MeshError(ErrorKind.LOST, "a large body arrived damaged")
         except TimeoutError:
             raise MeshError(ErrorKind.DEADLINE, "a large body did not arrive in time") from None
@@ -157,8 +163,8 @@ class BlobExchange:
 
     async def close(self) -> None:
         """Forget all bodies and close the second connection."""
-        self._offers.clear()
-        self._offered = 0
+        for blob_id in tuple(self._offers):
+            self._forget(blob_id)
         if self._expiry is not None:
             self._expiry.cancel()
             self._expiry = None
@@ -201,17 +207,17 @@ class BlobExchange:
             _refuse(link, reply, MeshError(ErrorKind.NOT_FOUND, "no such body"))
         elif ask.release:
             self._forget(blob_id)
-        elif not (0 <= ask.offset < len(offer.body) and 0 < ask.length <= BLOB_CHUNK_BYTES):
+        elif not (0 <= ask.offset < offer.size and 0 < ask.length <= BLOB_CHUNK_BYTES):
             _refuse(link, reply, MeshError(ErrorKind.PARAMS, "range outside of the body"))
         elif reply:
             offer.touched = asyncio.get_running_loop().time()
-            chunk = offer.body[ask.offset : ask.offset + ask.length]
-            link.client.send(reply.decode(), "", chunk, b"")
+            offer.ask(ask.offset, ask.length, _answering(link, reply))
 
     def _forget(self, blob_id: str) -> None:
         offer = self._offers.pop(blob_id, None)
         if offer is not None:
-            self._offered -= len(offer.body)
+            self._offered -= offer.size
+            offer.forget()
 
     def _expire(self) -> None:
         loop = asyncio.get_running_loop()
@@ -219,6 +225,19 @@ class BlobExchange:
         for blob_id in [key for key, offer in self._offers.items() if offer.touched < limit]:
             self._forget(blob_id)
         self._expiry = loop.call_later(EXPIRE_S, self._expire) if self._offers else None
+
+
+def _answering(link: Link, reply: bytes) -> Answer:
+    def answer(chunk: bytes, digest: str, failure: MeshError | None) -> None:
+        if not link.connected:
+            return  # the receiver asks again, or gives up
+        if failure is not None:
+            _refuse(link, reply, failure)
+            return
+        block = encode_headers({Header.BLOB_SHA256: digest}) if digest else b""
+        link.client.send(reply.decode(), "", chunk, block)
+
+    return answer
 
 
 def _refuse(link: Link, reply: bytes, error: MeshError) -> None:
@@ -231,7 +250,8 @@ def _read_claim(headers: Mapping[str, str], tenant: str) -> tuple[str, int, str]
     instance, _, blob_id = headers.get(Header.BLOB, "").rpartition(".")
     size = headers.get(Header.BLOB_SIZE, "")
     digest = headers.get(Header.BLOB_SHA256, "")
-    if not (is_instance_id(instance) and _ID.fullmatch(blob_id) and len(digest) == 64):
+    known = digest == TRAILING or len(digest) == 64
+    if not (is_instance_id(instance) and _ID.fullmatch(blob_id) and known):
         raise MeshError(ErrorKind.REQUEST, "malformed claim")
     if not (size.isascii() and size.isdigit() and len(size) <= 12):
         raise MeshError(ErrorKind.REQUEST, "malformed claim")
@@ -240,8 +260,10 @@ def _read_claim(headers: Mapping[str, str], tenant: str) -> tuple[str, int, str]
     return subjects.blob(tenant, instance, blob_id), int(size), digest
 
 
-async def _pull_all(link: Link, subject: str, size: int) -> tuple[bytes, str]:
-    """Ranges in order, ``BLOB_WINDOW`` of them in flight; the body and its SHA-256.
+async def _pull_all(
+    link: Link, subject: str, size: int, tap: Tap | None
+) -> tuple[list[bytes], str, str]:
+    """Ranges in order, ``BLOB_WINDOW`` of them in flight; the body, its SHA-256, and the one told.
 
     Each is hashed while the next ones are on their way: 128 KiB take a fraction of a millisecond.
     """
@@ -249,24 +271,27 @@ async def _pull_all(link: Link, subject: str, size: int) -> tuple[bytes, str]:
     chunks: list[bytes] = []
     hashed = hashlib.sha256()
     ahead = 0
+    told = ""
     try:
         while ahead < size or under_way:
             while ahead < size and len(under_way) < BLOB_WINDOW:
                 under_way.append((ahead, _ask_range(link, subject, ahead, size)))
                 ahead += BLOB_CHUNK_BYTES
             offset, waiter = under_way.popleft()
-            chunk = await _chunk(link, subject, offset, size, waiter)
+            chunk, told = await _chunk(link, subject, offset, size, waiter)
             # The next is asked for first: the sender works while this one is hashed.
             if ahead < size:
                 under_way.append((ahead, _ask_range(link, subject, ahead, size)))
                 ahead += BLOB_CHUNK_BYTES
             hashed.update(chunk)
             chunks.append(chunk)
+            if tap is not None:
+                await tap(chunk)
     finally:
         for _, waiter in under_way:
             waiter.mux.forget(waiter)
             waiter.future.cancel()
-    return b"".join(chunks), hashed.hexdigest()
+    return chunks, hashed.hexdigest(), told
 
 
 def _ask_range(link: Link, subject: str, offset: int, size: int) -> PlainWaiter:
@@ -277,7 +302,10 @@ def _ask_range(link: Link, subject: str, offset: int, size: int) -> PlainWaiter:
     return waiter
 
 
-async def _chunk(link: Link, subject: str, offset: int, size: int, waiter: PlainWaiter) -> bytes:
+async def _chunk(
+    link: Link, subject: str, offset: int, size: int, waiter: PlainWaiter
+) -> tuple[bytes, str]:
+    """A range, and the digest that came with it."""
     tries = 1
     while True:
         try:
@@ -291,14 +319,18 @@ async def _chunk(link: Link, subject: str, offset: int, size: int, waiter: Plain
             if tries >= CHUNK_TRIES or error.kind is ErrorKind.DENIED or not link.connected:
                 raise
         else:
-            if block or len(payload) != min(BLOB_CHUNK_BYTES, size - offset):
+            headers = decode_headers(block) if block else {}
+            if Header.SERVICE_ERROR_CODE in headers:
+                raise _refused(payload, headers[Header.SERVICE_ERROR_CODE])
+            if len(payload) != min(BLOB_CHUNK_BYTES, size - offset):
                 raise MeshError(ErrorKind.LOST, "the sender no longer has the large body")
-            return payload
+            return payload, headers.get(Header.BLOB_SHA256, "")
         tries += 1
         waiter = _ask_range(link, subject, offset, size)
 
 
-async def _sha256(body: bytes) -> str:
-    if len(body) < OFF_LOOP_BYTES:
-        return hashlib.sha256(body).hexdigest()
-    return (await asyncio.to_thread(hashlib.sha256, body)).hexdigest()
+def _refused(payload: bytes, code: str) -> MeshError:
+    error = decode_error(payload, code)
+    if error.kind is ErrorKind.NOT_FOUND:
+        return MeshError(ErrorKind.LOST, "the sender no longer has the large body")
+    return error

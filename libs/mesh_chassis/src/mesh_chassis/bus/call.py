@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import Mapping
+from typing import Protocol
 
 from mcp_proto.envelope import FRAMES_CLI, Header, RequestEnvelope
 from mcp_proto.errors import ErrorKind, MeshError
@@ -16,11 +17,27 @@ from mesh_chassis.bus.frames import (
     message_id,
 )
 
-__all__ = ["Call"]
+__all__ = ["Call", "Intake"]
 
 _FRAME_HEADERS_KEPT = 64
 _end_blocks = [frame_headers("end", seq) for seq in range(_FRAME_HEADERS_KEPT)]
 _msg_blocks = [frame_headers("msg", seq) for seq in range(_FRAME_HEADERS_KEPT)]
+
+
+class Intake(Protocol):
+    """Uses the body of a call while it is being pulled; nothing of that counts before the call."""
+
+    async def feed(self, part: bytes) -> None:
+        """Take the next part of the body."""
+        ...
+
+    def rest(self, parts: list[bytes]) -> bytes | None:
+        """The body arrived, whole and undamaged; what the handler gets for it, None = all."""
+        ...
+
+    async def close(self) -> None:
+        """The call is over, whatever came of it: undo what nobody asked for."""
+        ...
 
 
 class Call:
@@ -31,6 +48,7 @@ class Call:
         envelope: parsed headers.
         payload: request body, a claim check already pulled.
         headers: all headers of the request; never to be copied into an answer.
+        intake: used its body while it came; None = nothing did.
     """
 
     __slots__ = (
@@ -44,6 +62,7 @@ class Call:
         "fingerprint",
         "followers",
         "headers",
+        "intake",
         "key",
         "last_frame",
         "over",
@@ -84,6 +103,7 @@ class Call:
         self.fingerprint = 0
         self.followers: list[Call] = []
         self.task: asyncio.Task[None] | None = None
+        self.intake: Intake | None = None
 
     @property
     def remaining_s(self) -> float:

@@ -24,6 +24,7 @@ from mesh_chassis.bus.frames import (
     encode_headers,
 )
 from mesh_chassis.bus.link import Link
+from mesh_chassis.bus.offers import Parts
 from mesh_chassis.bus.retries import BusyQueue, Repeats
 from mesh_chassis.bus.waiters import CallWaiter, PlainWaiter
 
@@ -145,7 +146,7 @@ class Caller:
     async def call(
         self,
         subject: str,
-        payload: bytes,
+        payload: bytes | Parts,
         *,
         envelope: RequestEnvelope,
         timeout_s: float,
@@ -153,14 +154,15 @@ class Caller:
         on_frame: Callable[[bytes], None] | None,
     ) -> bytes:
         """``Bus.call``."""
-        mux = self._mux
+        mux, link = self._mux, self._link
         deadline = mux.loop.time() + timeout_s
         request_id = envelope.request_id or self._new_request_id()
         claim: Mapping[str, str] = {}
         if len(payload) > _SMALL:
             claim = await self._claim(payload, tenant, timeout_s)
-            if claim:
-                payload = b""
+            payload = b"" if claim else bytes(payload)
+        elif isinstance(payload, Parts):
+            payload = bytes(payload)
         repeats: Repeats | None = None
         try:
             while True:
@@ -173,8 +175,15 @@ class Caller:
                     on_frame=on_frame,
                 )
                 try:
-                    await self._send_call(waiter, payload, claim, envelope)
-                    body, block = await waiter.answer()
+                    heads = self._block(waiter, claim, envelope)
+                    if len(payload) > _SMALL or not link.connected or link.client.congested:
+                        await self.room(len(payload))
+                    reply = mux.register(waiter)
+                    waiter.sent = mux.client.send(subject, reply, payload, heads)
+                    answer = await waiter.future
+                    if isinstance(answer, MeshError):
+                        raise answer
+                    body, block = answer
                     if _BLOB_MARK in block:
                         body = await self._fetch(block, tenant, deadline)
                 except MeshError as error:
@@ -203,13 +212,10 @@ class Caller:
         finally:
             self._mux.forget(waiter)
 
-    async def _send_call(
-        self,
-        waiter: CallWaiter,
-        payload: bytes,
-        claim: Mapping[str, str],
-        envelope: RequestEnvelope,
-    ) -> None:
+    def _block(
+        self, waiter: CallWaiter, claim: Mapping[str, str], envelope: RequestEnvelope
+    ) -> bytes:
+        """Header block of a call, with the times that hold when it is sent now."""
         remaining_ms = int((waiter.deadline - waiter.started) * 1000)
         if remaining_ms <= 0:
             raise _too_late()
@@ -236,10 +242,7 @@ class Caller:
             headers["Mesh-Start-By"] = str(start_by_ms)
             headers.update(claim)
             block = encode_headers(headers)
-        if len(payload) > _SMALL or not self._link.connected or self._link.client.congested:
-            await self.room(len(payload))
-        reply = self._mux.register(waiter)
-        waiter.sent = self._mux.client.send(waiter.subject, reply, payload, block)
+        return block
 
     async def _operate(
         self, op: Operation[P, R], payload: bytes, claim: Mapping[str, str], deadline: float
@@ -276,7 +279,9 @@ class Caller:
                 internal=str(error),
             ) from error
 
-    async def _claim(self, payload: bytes, tenant: str, timeout_s: float) -> Mapping[str, str]:
+    async def _claim(
+        self, payload: bytes | Parts, tenant: str, timeout_s: float
+    ) -> Mapping[str, str]:
         if len(payload) <= _SMALL or len(payload) <= self.inline_max:
             return {}
         try:

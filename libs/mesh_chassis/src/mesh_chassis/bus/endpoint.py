@@ -23,18 +23,29 @@ from mcp_proto.limits import (
     KEEPALIVE_FRAME_S,
 )
 from mcp_proto.subjects import Subject
-from mesh_chassis.bus.call import Call
+from mesh_chassis.bus.call import Call, Intake
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.bus.frames import BOOT, decode_headers, frame_headers, repliable
 from mesh_chassis.bus.instance import InstanceEndpoint
+from mesh_chassis.bus.offers import LargeBody
 from mesh_chassis.bus.wire import DirectRoute
 from mesh_chassis.tracing import SpanKind, start_span
 
-__all__ = ["Call", "Endpoint", "EndpointStats", "serve_operation"]
+__all__ = [
+    "Call",
+    "Endpoint",
+    "EndpointStats",
+    "Handler",
+    "Intake",
+    "LargeBody",
+    "Take",
+    "serve_operation",
+]
 
 P = TypeVar("P", bound=msgspec.Struct)
 R = TypeVar("R", bound=msgspec.Struct)
-Handler = Callable[[Call], Awaitable[bytes]]
+Handler = Callable[[Call], Awaitable[bytes | LargeBody]]
+Take = Callable[[Call], Intake | None]
 
 SLOTS = 64
 BUSY_RETRY_S = 0.05
@@ -76,6 +87,7 @@ class Endpoint:
             opaque internal one. It is cancelled when the caller cancels or the deadline passes.
         slots: calls run at once.
         name: name in service discovery.
+        intake: looks at a call whose body is large before that is pulled; None = not wanted.
     """
 
     def __init__(
@@ -87,6 +99,7 @@ class Endpoint:
         queue: str = "",
         slots: int = SLOTS,
         name: str = "",
+        intake: Take | None = None,
     ) -> None:
         self.bus = bus
         self.subject = subject
@@ -95,6 +108,7 @@ class Endpoint:
         self.slots = slots
         self.stats = EndpointStats()
         self._handler = handler
+        self._intake = intake
         self._route: DirectRoute | None = None
         self._running: set[Call] = set()
         self._by_key: dict[tuple[str, str], Call] = {}
@@ -309,12 +323,13 @@ class Endpoint:
             self._end(call)
             return
         error: MeshError | None = None
-        body = b""
+        body: bytes | None = b""
         try:
             if Header.BLOB in call.headers:
                 call.payload = await self._pull(call)
-            body = await self._handled(call)
-            if len(body) > self.bus.inline_max:
+            made = await self._handled(call)
+            body = made if isinstance(made, bytes) else await self._answer_parts(call, made)
+            if body is not None and len(body) > self.bus.inline_max:
                 await self._answer_large(call, body)
         except MeshError as raised:
             error = raised
@@ -329,10 +344,12 @@ class Endpoint:
             _log.exception("handler of %s failed", self.name)
             error = MeshError(ErrorKind.INTERNAL, "internal error")
         finally:
+            if call.intake is not None:
+                await call.intake.close()
             self._end(call)
         self._close(call, body, error)
 
-    def _close(self, call: Call, body: bytes, error: MeshError | None) -> None:
+    def _close(self, call: Call, body: bytes | None, error: MeshError | None) -> None:
         now = self.bus.link.mux.loop.time()
         self.stats.processing_ns += int((now - call.started) * 1e9)
         if error is not None:
@@ -340,7 +357,7 @@ class Endpoint:
             self.stats.last_error = error.message
             call.answer_error(error)
         else:
-            call.answer(body)
+            call.answer(body or b"")
         if call.key is not None:
             self._instance.finished.keep(call.key, call.fingerprint, now, body, error)
 
@@ -350,7 +367,7 @@ class Endpoint:
             self._by_key.pop(call.key, None)
             self._instance.remove(call.subject.tenant, call.envelope.request_id, call)
 
-    async def _handled(self, call: Call) -> bytes:
+    async def _handled(self, call: Call) -> bytes | LargeBody:
         """The handler, inside the caller's trace where the call brings one."""
         envelope = call.envelope
         if not envelope.traceparent:
@@ -361,13 +378,30 @@ class Endpoint:
             return await self._handler(call)
 
     async def _pull(self, call: Call) -> bytes:
+        intake = call.intake = self._intake(call) if self._intake is not None else None
+        tap = intake.feed if intake is not None else None
         try:
-            return await self.bus.blobs.pull(call.headers, call.subject.tenant, call.remaining_s)
+            parts = await self.bus.blobs.pull_parts(
+                call.headers, call.subject.tenant, call.remaining_s, tap
+            )
+            left = intake.rest(parts) if intake is not None else None
+            return b"".join(parts) if left is None else left
         except MeshError as error:
             error.outcome = Outcome.NOT_EXECUTED  # the handler has not seen the call
             raise
 
-    async def _answer_large(self, call: Call, body: bytes) -> None:
+    async def _answer_parts(self, call: Call, body: LargeBody) -> bytes | None:
+        """Answer with what is being made (None), or make all of what has to be given whole."""
+        if not call.claims or body.size <= self.bus.inline_max:
+            return await body.collected()
+        try:
+            await self._answer_large(call, body)
+        except MeshError:
+            await body.parts.aclose()
+            raise
+        return None
+
+    async def _answer_large(self, call: Call, body: bytes | LargeBody) -> None:
         if call.claims:
             try:
                 claim = await self.bus.blobs.offer(body, call.subject.tenant)
@@ -375,7 +409,7 @@ class Endpoint:
                 error.outcome = Outcome.EXECUTED
                 raise
             call.answer(b"", claim)
-        elif len(body) > self.bus.max_payload:
+        elif isinstance(body, bytes) and len(body) > self.bus.max_payload:
             raise MeshError(
                 ErrorKind.TOO_LARGE,
                 f"the result exceeds {self.bus.max_payload} bytes and the caller takes no frames",
@@ -412,9 +446,7 @@ def _fingerprint(call: Call) -> int:
     who names the same ``Mesh-Req`` must not get it.
     """
     get = call.headers.get
-    return hash(
-        (call.payload, get(Header.BLOB_SHA256), get(Header.CONTEXT), get(Header.CREDENTIAL))
-    )
+    return hash((call.payload, get(Header.BLOB), get(Header.CONTEXT), get(Header.CREDENTIAL)))
 
 
 def _budget_s(envelope: RequestEnvelope) -> float:

@@ -43,12 +43,20 @@ class FinishedCalls:
         return len(self._entries)
 
     def keep(
-        self, key: Key, fingerprint: int, now: float, body: bytes, error: MeshError | None
+        self, key: Key, fingerprint: int, now: float, body: bytes | None, error: MeshError | None
     ) -> None:
-        """Remember an ended call; one that provably did not run may be run again."""
+        """Remember an ended call; one that provably did not run may be run again.
+
+        Args:
+            key: of the call.
+            fingerprint: what a repeat must repeat.
+            now: loop time.
+            body: of the answer; None = it was too large to be here whole.
+            error: instead of an answer.
+        """
         if error is not None and error.outcome is Outcome.NOT_EXECUTED:
             return
-        kept = body if len(body) <= RESULT_MAX else None
+        kept = body if body is not None and len(body) <= RESULT_MAX else None
         self._remove(key)
         self._entries[key] = Finished(fingerprint, now + KEEP_S, kept, error)
         self._bytes += len(kept or b"")

@@ -22,6 +22,8 @@ from mesh_chassis.bus.frames import encode_error, encode_headers, error_headers,
 from mesh_chassis.bus.mux import ReplyMux
 from mesh_chassis.bus.settings import BusConfig
 from mesh_chassis.bus.wire import WireClient
+from mesh_chassis.link.addresses import is_link, parse
+from mesh_chassis.link.dial import Dial, dialler
 
 __all__ = ["Link"]
 
@@ -39,9 +41,13 @@ LOOP_LAG_S = 0.5
 """A heartbeat that our own blocked loop kept waiting proves nothing."""
 HOPELESS_S = 15.0
 """Reconnecting for longer although the broker greets strangers: credentials or limits are wrong."""
+GREETINGS = 6
+"""So many in a row, one each ``HEARTBEAT_S``: a broker that has just come back was tried twice."""
 CLOSE_S = 2.0
 DENIALS_MAX = 256
 """Refused subscriptions nobody asked about (those repeated after a reconnect)."""
+LINK_URL = "nats://link:4222"
+"""What nats-py is told where a link leads to the broker; nothing ever dials it."""
 _DENIED = re.compile(r'permissions violation for (publish|subscription)[^"]*"([^"]*)"')
 _log = logging.getLogger(__name__)
 
@@ -54,6 +60,9 @@ class Link:
         name: connection name as the broker's monitoring shows it.
         inbox_prefix: inbox space this user may subscribe.
         on_closed: called once when the connection is gone for good; the process should end.
+
+    Raises:
+        MeshError: ``params``: a link address that cannot be read, or one among several.
     """
 
     def __init__(
@@ -63,14 +72,16 @@ class Link:
         self._name = name
         self._inbox_prefix = inbox_prefix
         self._on_closed = on_closed
-        self.client = WireClient()
+        self._dial_link = _dial_of(config.urls)
+        self.client = WireClient(self._dial_link)
         self.mux = ReplyMux(self.client, f"{inbox_prefix}.{NUID().next().decode()}")
         self.lost_hooks: list[Callable[[], None]] = []
         self.back_hooks: list[Callable[[], Awaitable[None]]] = []
         self.reconnected_at = float("-inf")
         self.last_error = ""
         self._attempts = 0
-        self._lost_at = 0.0
+        self._away_since = 0.0
+        self._greetings = 0
         self._closing = False
         self._gave_up = False
         self._supervisor: asyncio.Task[None] | None = None
@@ -148,7 +159,7 @@ class Link:
         if config.tls_ca_file:
             options["tls"] = ssl.create_default_context(cafile=config.tls_ca_file)
         await self.client.connect(
-            servers=list(config.urls),
+            servers=list(config.urls) if self._dial_link is None else [LINK_URL],
             name=self._name,
             inbox_prefix=self._inbox_prefix,
             error_cb=self._on_error,
@@ -247,6 +258,7 @@ class Link:
             return
         self._attempts = 0
         self._down = False
+        self._away_since, self._greetings = 0.0, 0
         self.reconnected_at = asyncio.get_running_loop().time()
         _log.info("bus %s: connected again", self._name)
         for hook in self.back_hooks:
@@ -278,7 +290,6 @@ class Link:
         if self._closing or self._down:
             return
         self._down = True
-        self._lost_at = asyncio.get_running_loop().time()
         _log.warning("bus %s: connection lost", self._name)
         for hook in self.lost_hooks:
             hook()
@@ -298,12 +309,21 @@ class Link:
                     _log.warning("bus %s: the broker does not answer", self._name)
                     self._lost()
                     await self.client.force_reconnect()
-            elif (
-                self.client.is_reconnecting
-                and loop.time() - self._lost_at > HOPELESS_S
-                and await self._greets()
-            ):
+            elif self.client.is_reconnecting and await self._is_hopeless(loop):
                 self._give_up(f"cannot reconnect to {self.urls}: {self.last_error}")
+
+    async def _is_hopeless(self, loop: asyncio.AbstractEventLoop) -> bool:
+        """Whether attempts to reconnect fail although the broker greets, look after look.
+
+        Counted from our own looks: a process that was frozen, or a broker that was away, has had
+        no attempt in that time.
+        """
+        self._away_since = self._away_since or loop.time()
+        if loop.time() - self._away_since <= HOPELESS_S or not await self._greets():
+            self._greetings = 0
+            return False
+        self._greetings += 1
+        return self.client.is_reconnecting and self._greetings > GREETINGS
 
     async def _heartbeat(self, loop: asyncio.AbstractEventLoop) -> bool:
         pong = await self.client.ping()
@@ -319,13 +339,11 @@ class Link:
 
     async def _greets(self) -> bool:
         """True when a server accepts a stranger and sends its INFO line."""
-        for url in self._config.urls:
-            parts = urlsplit(url)
+        dials = [self._dial_link or _tcp(url) for url in self._config.urls]
+        for dial in dials:
             try:
                 async with asyncio.timeout(DIAL_S):
-                    reader, writer = await asyncio.open_connection(
-                        parts.hostname, parts.port or 4222
-                    )
+                    reader, writer = await dial()
                     try:
                         if (await reader.readline()).startswith(b"INFO"):
                             return True
@@ -348,6 +366,23 @@ def _is_refusal(text: str) -> bool:
     return "authorization" in lower or "authentication" in lower
 
 
+def _dial_of(urls: tuple[str, ...]) -> Dial | None:
+    """What opens the link that these URLs name; None = they name brokers."""
+    if not any(is_link(url) for url in urls):
+        return None
+    link, *others = urls
+    if others:
+        raise MeshError(ErrorKind.PARAMS, "a link leads to one broker: it stands alone in urls")
+    return dialler(parse(link))
+
+
+def _tcp(url: str) -> Dial:
+    parts = urlsplit(url)
+    return lambda: asyncio.open_connection(parts.hostname, parts.port or 4222)
+
+
 def _redacted(url: str) -> str:
+    if is_link(url):
+        return url
     parts = urlsplit(url)
     return f"{parts.scheme}://{parts.hostname}:{parts.port or 4222}"

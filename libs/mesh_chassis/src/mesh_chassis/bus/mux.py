@@ -28,16 +28,16 @@ SWEEP_S = 0.025
 """Resolution of deadlines: 64 waiters cost it a few microseconds."""
 PROBED_MAX = 1024
 """Instances with a probe state; more instances than that answer no single gateway."""
-SECRET_BYTES = 8
-"""Random part of a token: a guess at 1 000 000/s hits one call in flight in 10^5 years."""
+TOKEN_BYTES = 12
+"""All of it random: guesses hit nothing, and no two tokens of a process are ever the same."""
 _log = logging.getLogger(__name__)
 
 
-def _secrets() -> Iterator[str]:
-    """Random parts; the kernel is asked once for 512 of them."""
-    step = 2 * SECRET_BYTES
+def _tokens() -> Iterator[str]:
+    """Names of waiters; the kernel is asked once for 512 of them."""
+    step = 2 * TOKEN_BYTES
     while True:
-        block = os.urandom(SECRET_BYTES * 512).hex()
+        block = os.urandom(TOKEN_BYTES * 512).hex()
         for at in range(0, len(block), step):
             yield block[at : at + step]
 
@@ -56,8 +56,7 @@ class ReplyMux:
         self._prefix = f"{inbox}."
         self._cut = len(self._prefix)
         self._table: dict[bytes, Waiter] = {}
-        self._next = 0
-        self._secrets = _secrets()
+        self._tokens = _tokens()
         self._sweeping: asyncio.TimerHandle | None = None
         self._probes: dict[str, float] = {}
         self._runners: dict[bytes, tuple[str, str]] = {}
@@ -78,8 +77,7 @@ class ReplyMux:
         """
         if len(self._table) >= WAITERS_MAX:
             raise MeshError(ErrorKind.OVERLOADED, "too many calls in flight", retry_after_s=0.1)
-        self._next += 1
-        token = f"{self._next}-{next(self._secrets)}"
+        token = next(self._tokens)
         waiter.token = token.encode()
         self._table[waiter.token] = waiter
         if self._sweeping is None:

@@ -9,7 +9,8 @@ class BusConfig(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields
     """Where the broker is and who we are there.
 
     Attributes:
-        urls: servers of one cluster, ``nats://`` or ``tls://``.
+        urls: servers of one cluster, ``nats://`` or ``tls://``; or the one link of a machine
+            (``mesh_chassis.link.addresses``), behind which somebody else has the credential.
         nkey_seed_file: file with the nkey seed; read again on every attempt.
         creds_file: JWT credentials file, the alternative to an nkey.
         connect_timeout_s: bound of the first connect, in seconds.

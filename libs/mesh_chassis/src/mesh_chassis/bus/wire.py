@@ -25,6 +25,8 @@ from nats.aio.transport import TcpTransport
 from nats.protocol import command
 from nats.protocol.parser import MAX_CONTROL_LINE_SIZE, Parser
 
+from mesh_chassis.link.dial import Dial
+
 __all__ = ["DirectRoute", "WireClient"]
 
 Route = Callable[[bytes, bytes, bytes, bytes], None]
@@ -50,11 +52,25 @@ class DirectRoute(Subscription):
 
 
 class _AbortingTransport(TcpTransport):
-    """TCP with larger reads; ``close`` never waits for a peer that stopped reading."""
+    """TCP with larger reads; ``close`` never waits for a peer that stopped reading.
+
+    Args:
+        dial: opens what carries the connection instead of TCP; None = TCP to the URL.
+    """
+
+    def __init__(self, dial: Dial | None = None) -> None:
+        super().__init__()
+        self._dial = dial
 
     async def connect(self, uri: ParseResult, buffer_size: int, connect_timeout: int) -> None:
         self.abort()  # nats-py forgets the socket of an attempt that was refused
-        await super().connect(uri, READ_BYTES, connect_timeout)
+        if self._dial is None:
+            await super().connect(uri, READ_BYTES, connect_timeout)
+            return
+        async with asyncio.timeout(connect_timeout):
+            reader, writer = await self._dial()
+        self._bare_io_reader = self._io_reader = reader
+        self._bare_io_writer = self._io_writer = writer
 
     async def read(self, buffer_size: int) -> bytes:
         return await super().read(READ_BYTES)
@@ -177,16 +193,19 @@ class WireClient(Client):
         sent: messages accepted for sending so far.
         written: messages handed to the socket so far; what lies between was never sent.
         congested: True while the socket holds more than ``CONGESTED_BYTES``.
+
+    Args:
+        dial: opens what carries the connection instead of TCP; None = TCP to the URL.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, dial: Dial | None = None) -> None:
         super().__init__()
         self.routes: dict[bytes, Route] = {}
         self.sent = 0
         self.written = 0
         self.congested = False
         self._ps = _DirectParser(self)
-        self._socket = _AbortingTransport()
+        self._socket = _AbortingTransport(dial)
         self._transport = self._socket
         self._armed = False
         self._loop: asyncio.AbstractEventLoop | None = None

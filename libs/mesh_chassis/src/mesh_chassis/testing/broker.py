@@ -47,6 +47,7 @@ _USUAL: tuple[tuple[str, str], ...] = (
     *(("tenant-auth", f"tenant-auth-{n}") for n in (1, 2)),
     *(("swarm-coordinator", f"swarm-{n}") for n in (1, 2)),
     *(("agent-host", f"agent-host-{n}") for n in (1, 2)),
+    *(("vm-spawner", f"vm-{n}") for n in (1, 2)),
     *(("stdio", f"stdio-{n}") for n in (1, 2, 3)),
     *(("agent", f"agent-{n}") for n in (1, 2, 3)),
     ("operator", "operator"),
@@ -68,12 +69,19 @@ class Broker:
         file_max_bytes: size of the store; small ones are full soon. None = as shipped.
         in_memory: keep the data in memory where there is room (``memory_folder``), until
             ``remove_store``.
+        callout_issuer: as in ``BrokerSettings``.
     """
 
     def __init__(
-        self, directory: Path, *, file_max_bytes: int | None = None, in_memory: bool = False
+        self,
+        directory: Path,
+        *,
+        file_max_bytes: int | None = None,
+        in_memory: bool = False,
+        callout_issuer: str = "",
     ) -> None:
         self._directory = directory
+        self._callout_issuer = callout_issuer
         contained = os.environ.get("MESH_TEST_DOCKER") == "1"
         self._memory = memory_folder() if in_memory and not contained else None
         self._file_max_bytes = file_max_bytes
@@ -218,6 +226,7 @@ class Broker:
             ports_dir=str(self._directory),
             server_name="mesh-test",
             logfile=str(self._directory / "nats.log"),
+            callout_issuer=self._callout_issuer,
         )
         if self._file_max_bytes is not None:
             settings = msgspec.structs.replace(settings, file_max_bytes=self._file_max_bytes)

@@ -32,7 +32,7 @@ async def written_by(connect: Connect, bucket: Bucket, writer: Bus | None = None
         writer: who writes; None = ``{writer}-1``.
     """
     await KV.ensure(await connect("registry", "registry-1"), bucket)
-    names = {"tool-runner": "runner-1", "swarm-coordinator": "swarm-1"}
+    names = {"tool-runner": "runner-1", "swarm-coordinator": "swarm-1", "vm-spawner": "vm-1"}
     name = names.get(bucket.writer, f"{bucket.writer}-1")
     return KV.bind(writer or await connect(bucket.writer, name), bucket)
 

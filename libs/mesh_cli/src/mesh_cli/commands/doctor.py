@@ -14,7 +14,8 @@ from mesh_cli.doctor.swarms import check_swarm_log
 from mesh_cli.failure import Exit, Failure
 from mesh_cli.options import Target, connection_options, target
 from mesh_cli.state import DIRECTORY, RunRecord, StateDir, find
-from mesh_cli.user_file import read
+from mesh_cli.user_file import MeshFile, read
+from mesh_cli.walls import walls
 
 __all__ = ["command"]
 
@@ -40,6 +41,8 @@ def command(config: str | None, as_json: bool, **given: Any) -> int:
         terminal.line(f"✗ {finding.what}")
         terminal.line(f"    why:  {finding.why}")
         terminal.line(f"    mend: {finding.mend}")
+    if not as_json:
+        _tell_walls(config)
     return Exit.FAILED if findings else Exit.OK
 
 
@@ -73,6 +76,18 @@ async def _examine(
     if state is not None or named:
         findings += await _live(state, running, goal)
     return findings
+
+
+def _tell_walls(config: str | None) -> None:
+    """Which isolation works here is no fault of anything: it is said, and not counted."""
+    try:
+        content = read(config, os.environ).content
+    except Failure:
+        content = MeshFile()  # what is wrong with it was a finding
+    terminal.line("isolation of servers on this host:")
+    for wall in asyncio.run(walls(content.containers, content.sandbox)):
+        mark = "✓" if wall.works else "✗"
+        terminal.line(f"  {mark} {wall.isolation:<10} {wall.said}")
 
 
 def _not_running(state: StateDir, goal: Target) -> Finding:

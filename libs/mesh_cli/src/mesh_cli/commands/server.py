@@ -28,6 +28,7 @@ from mesh_cli.options import DURATION, connection_options, target
 from mesh_cli.platform import ask, operator_bus
 from mesh_cli.remote_server import defined, remote_options
 from mesh_cli.upstreams import ServerRow, server_rows
+from mesh_cli.walls import sandbox_options, walls_options
 from mesh_sdk.server_views import Trouble, last_error
 
 __all__ = ["command"]
@@ -51,6 +52,7 @@ def command() -> None:
 @click.option("--cwd", default="", help="Its working directory.")
 @remote_options
 @deployed_options
+@walls_options
 @click.option("--tenant", default=PLATFORM, help="Owner; default: shared by all tenants.")
 @click.option("--call-timeout", type=DURATION, default="30s", help="Longest call.")
 @click.option("--concurrency", type=click.IntRange(1, 1024), default=32, help="Calls in flight.")
@@ -79,6 +81,8 @@ def add(name: str, words: tuple[str, ...], **given: Any) -> None:
         tenant=given["tenant"],
         timeout_s=given["call_timeout"],
         concurrency=given["concurrency"],
+        isolation=given["isolation"] or "",
+        sandbox=sandbox_options(given["sandbox"]),
     )
     definition = deployed(plain, words, given)
     if definition is None:

@@ -120,6 +120,9 @@ def _settings_by_type(server: Schema) -> None:
     ]
 
 
+_NUMBERS = ("integer", "number", "boolean")
+
+
 def _rewritten(part: Any) -> Any:
     if isinstance(part, list):
         return [_rewritten(one) for one in cast("list[Any]", part)]
@@ -132,7 +135,7 @@ def _rewritten(part: Any) -> Any:
     text = made.get("type") == "string" or ("enum" in made and "type" not in made)
     if isinstance(made.get("pattern"), str):
         made["pattern"] = f"{_ecma(made['pattern'])}|{_VARIABLE}"
-    elif "enum" in made and text:
+    elif ("enum" in made and text) or made.get("type") in _NUMBERS:
         made = {
             **{name: made.pop(name) for name in ("default", "description") if name in made},
             "anyOf": [made, {"type": "string", "pattern": _VARIABLE}],

@@ -10,6 +10,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 
 from mcp_proto.contracts.registry import ServerDefinition
+from mcp_proto.sandboxes import SandboxOptions
 from mcp_proto.server_definitions import is_secret_reference
 from mcp_proto.server_types import CUSTOM, TYPES, server_problem, settings_of, settings_secrets
 from mcp_proto.server_types.command import CommandSettings
@@ -36,6 +37,7 @@ def around(content: MeshFile, env: Mapping[str, str]) -> Iterator[Problem]:
             continue
         yield from _secrets(server, key, env)
         yield from _files(server, key)
+        yield from _walls(server, key, env)
         yield from _programs(server, key, env)
 
 
@@ -101,6 +103,18 @@ def _files(server: ServerDefinition, key: str) -> Iterator[Problem]:
             yield Problem(f"{key}.{field}", problem)
     if server.cwd and not Path(server.cwd).is_dir():
         yield Problem(f"{key}.cwd", f"{server.cwd} is no folder here")
+
+
+def _walls(server: ServerDefinition, key: str, env: Mapping[str, str]) -> Iterator[Problem]:
+    if server.isolation == "sandbox" and shutil.which("bwrap", path=env.get("PATH")) is None:
+        yield Problem(
+            f"{key}.isolation", "sandbox needs bubblewrap, which is not installed (program bwrap)"
+        )
+    options = server.sandbox or SandboxOptions()
+    for field, paths in (("read_only", options.read_only), ("read_write", options.read_write)):
+        for path in paths:
+            if not Path(path).exists():
+                yield Problem(f"{key}.sandbox.{field}", f"{path} is not there")
 
 
 def _names_a_file(document: str) -> bool:

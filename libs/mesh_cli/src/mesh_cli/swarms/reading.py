@@ -140,8 +140,17 @@ class Task(_Told, frozen=True, kw_only=True):
     description: str = ""
     priority: str = ""
     progress: Progress = Progress()
+    message: str = ""
     created_at: str = ""
     updated_at: str = ""
+
+    @property
+    def doing(self) -> str:
+        """What its agents told last, or why it ended; without what the other columns say."""
+        head, _, told = self.message.partition("; ")
+        if told:
+            return told
+        return "" if head.startswith(f"{self.status}") else head
 
 
 class Tasks(_Told, frozen=True, kw_only=True):

@@ -108,7 +108,7 @@ def _agents(status: Status) -> Table:
 
 
 def _tasks(tasks: Tasks) -> Table:
-    table = _table("TASK", "STATE", "STEPS", "TIME", "PRIORITY", "WHAT")
+    table = _table("TASK", "STATE", "STEPS", "TIME", "PRIORITY", "WHAT", "NOW")
     for task in tasks.tasks:
         took = seconds_between(task.created_at, task.updated_at)
         _row(
@@ -119,6 +119,7 @@ def _tasks(tasks: Tasks) -> Table:
             "" if took is None else duration(took),
             task.priority,
             task.description,
+            task.doing,
         )
     return table
 

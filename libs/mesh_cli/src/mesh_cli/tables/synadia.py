@@ -20,6 +20,8 @@ class ExposeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
         server: server of the tool.
         tool: the server's own name of it.
         argument: argument that the prompt becomes; it has the type string.
+        arguments: further arguments, the same for every prompt.
+        result: JSON pointer to what of the structured result is the answer; "" = the content.
         tenant: whose agent it is; "" = the mesh's first tenant.
         agent: name of the agent; "" = after the server.
         session: its session; "" = after the tool.
@@ -32,6 +34,8 @@ class ExposeTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fiel
     server: str
     tool: str
     argument: str = "prompt"
+    arguments: dict[str, str | int | float | bool] = {}
+    result: Annotated[str, Meta(pattern=r"\A(/[^\0]*)?\Z")] = ""
     tenant: str = ""
     agent: str = ""
     session: str = ""
@@ -81,6 +85,8 @@ class SynadiaTable(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
                     "server": one.server,
                     "tool": one.tool,
                     "argument": one.argument,
+                    "arguments": one.arguments,
+                    "result": one.result,
                     "tenant": one.tenant or tenant,
                     "agent": one.agent,
                     "session": one.session,

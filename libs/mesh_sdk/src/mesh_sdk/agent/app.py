@@ -279,10 +279,13 @@ class Agent:
 
     # Life
 
-    def run(self, *, reload: bool = False) -> None:
+    def run(self, *, reload: bool = False, replace: bool = False) -> None:
         """Serve until the process is told to stop; never returns, leaves with an exit code.
 
+        Where another agent of the name offers something else, this one waits until that is gone.
+
         Args:
+            replace: take the name over instead; the others stop taking calls within a minute.
             reload: start anew whenever a file beside the program changes. The new process takes
                 calls before the old one lets go, so none is lost. For development.
         """
@@ -295,7 +298,7 @@ class Agent:
         from mesh_chassis import runtime  # noqa: PLC0415
 
         try:
-            config = self._config()
+            config = self._config(replace=replace)
         except ConfigError as error:
             sys.stderr.write(f"{self.name}: {error}\n")
             raise SystemExit(runtime.EXIT_CONFIG) from None
@@ -307,8 +310,14 @@ class Agent:
         runtime.serve(build, config, "agent", version=self.version)
 
     @asynccontextmanager
-    async def running(self, *, drain_s: float = 5.0) -> AsyncGenerator[Live, None]:
+    async def running(
+        self, *, drain_s: float = 5.0, replace: bool = False
+    ) -> AsyncGenerator[Live, None]:
         """Serve on the running loop for the length of an ``async with`` block.
+
+        Args:
+            drain_s: longest wait for running calls at its end.
+            replace: as for ``run``; without it a name that another agent holds is an error here.
 
         Raises:
             ConfigError: no mesh, or no free broker user.
@@ -321,6 +330,7 @@ class Agent:
             instance=self._instance,
             concurrency=self._concurrency,
             threads=self._threads,
+            replace=replace,
             drain_s=drain_s,
         )
         async with around as made:
@@ -348,7 +358,7 @@ class Agent:
             on_stop=tuple(self._on_stop),
         )
 
-    def _config(self) -> AgentConfig:
+    def _config(self, *, replace: bool) -> AgentConfig:
         # Imported here as below: what runs is found when it runs.
         from mesh_sdk.connect import find, take_seat  # noqa: PLC0415
 
@@ -360,6 +370,7 @@ class Agent:
             tenant=self._tenant,
             concurrency=self._concurrency,
             threads=self._threads,
+            replace=replace,
         )
 
     def _running(self) -> Live:

@@ -21,12 +21,14 @@ class AgentSection(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fie
         tenant: whose agent it is.
         concurrency: calls that run at once; more are refused, so that others take them.
         threads: plain functions that run at once.
+        replace: take the name over from copies that offer something else, once, at the start.
         allow_unsigned: serve calls without a signed caller context: development only.
     """
 
     tenant: str
     concurrency: Annotated[int, Meta(ge=1, le=4096)] = 256
     threads: Annotated[int, Meta(ge=1, le=256)] = 32
+    replace: bool = False
     allow_unsigned: bool = False
 
 

@@ -86,12 +86,18 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
 class Live:
     """A running agent: what its author may ask of it. Made by ``attach``."""
 
-    def __init__(self, service: Service, described: Described, tenant: str) -> None:
+    def __init__(
+        self, service: Service, described: Described, tenant: str, *, replace: bool = False
+    ) -> None:
         self._service = service
         self._described = described
         self.tenant = tenant
         self.registration = Registration(
-            service.bus, service.set_servers, tenant=tenant, answered=self._answered
+            service.bus,
+            service.set_servers,
+            tenant=tenant,
+            answered=self._answered,
+            replace=replace,
         )
         self.doors: Doors
         self.threads: Threads
@@ -158,6 +164,7 @@ def config_of(
     tenant: str,
     concurrency: int,
     threads: int,
+    replace: bool = False,
     env: Mapping[str, str] | None = None,
 ) -> AgentConfig:
     """The configuration of an agent at the mesh that was found.
@@ -178,6 +185,7 @@ def config_of(
         "tenant": tenant or found.tenant,
         "concurrency": concurrency,
         "threads": threads,
+        "replace": replace,
         "allow_unsigned": found.development,
     }
     for key, value in written.items():
@@ -195,7 +203,7 @@ async def attach(service: Service, config: AgentConfig, described: Described) ->
     """
     bus, tenant, name = service.bus, config.agent.tenant, described.name
     service.health.agent = name
-    made = Live(service, described, tenant)
+    made = Live(service, described, tenant, replace=config.agent.replace)
     exchanges = Exchanges(service.tasks, bus.instance, InstanceEndpoint.of(bus))
     threads = made.threads = Threads(config.agent.threads, f"agent-{name}")
     serving = made.serving = Serving(
@@ -266,6 +274,7 @@ async def live(
     instance: str = "",
     concurrency: int = 256,
     threads: int = 32,
+    replace: bool = False,
     drain_s: float = 5.0,
 ) -> AsyncGenerator[Live, None]:
     """Serve on the running loop; drained and stopped at the end of the block.
@@ -277,7 +286,14 @@ async def live(
     found = find(url)
     seat = take_seat(found, instance=instance)
     try:
-        config = config_of(found, seat, tenant=tenant, concurrency=concurrency, threads=threads)
+        config = config_of(
+            found,
+            seat,
+            tenant=tenant,
+            concurrency=concurrency,
+            threads=threads,
+            replace=replace,
+        )
         bus = await Bus.connect(config.bus, service=AGENT, instance=seat.instance)
         tasks = Tasks(seat.instance)
         service = Service(

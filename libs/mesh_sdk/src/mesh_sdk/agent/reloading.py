@@ -15,8 +15,9 @@ import subprocess
 import sys
 import threading
 import time
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
+from types import MappingProxyType
 
 from mesh_sdk.agent.process import Live
 
@@ -25,6 +26,7 @@ __all__ = ["develop", "is_child", "tell_ready"]
 _CHILD = "MESH_AGENT_READY_FD"
 _PARENT = "MESH_AGENT_PARENT_FD"
 """A pipe that nobody writes to: its end means that the parent is gone, however it died."""
+_REPLACE = "MESH_AGENT_REPLACE"
 _POLL_S = 0.3
 _START_S = 20.0
 _STOP_S = 30.0
@@ -109,7 +111,8 @@ class _Children:
 
     def replace(self, old: "subprocess.Popen[bytes] | None") -> "subprocess.Popen[bytes] | None":
         """A new process that is ready, the old one drained; one that fails changes nothing."""
-        new = self.start()
+        # What it offers may have changed, and the old one lives until this one is ready.
+        new = self.start({_REPLACE: "true"})
         if new is None:
             if old is not None and not self.stopping.is_set():
                 _say("the new version does not start; the old one goes on")
@@ -118,13 +121,15 @@ class _Children:
             _end(old)
         return new
 
-    def start(self) -> "subprocess.Popen[bytes] | None":
+    def start(
+        self, more: Mapping[str, str] = MappingProxyType({})
+    ) -> "subprocess.Popen[bytes] | None":
         """Start a child and wait until it takes calls; None = it did not come so far."""
         reading, writing = os.pipe()
         try:
             child = subprocess.Popen(  # noqa: S603 - the command the person at the keyboard gave
                 self._command,
-                env={**os.environ, _CHILD: str(writing), _PARENT: str(self._alive)},
+                env={**os.environ, **more, _CHILD: str(writing), _PARENT: str(self._alive)},
                 pass_fds=(writing, self._alive),
                 start_new_session=True,
             )

@@ -108,7 +108,7 @@ class View:
         template = self.table.template(uri_template)
         if template is None:
             raise MeshError(ErrorKind.PARAMS, f"unknown resource template: {clip(uri_template)}")
-        denial = self._denial(template.server, template.listed, template.permission)
+        denial = self._denial(template.server, template.own, template.permission)
         if denial is not None:
             raise _denied("resource template", denial)
         return template
@@ -140,7 +140,7 @@ class View:
         return [
             one
             for one in self.table.templates
-            if self._denial(one.server, one.listed, one.permission) is None
+            if self._denial(one.server, one.own, one.permission) is None
         ]
 
 

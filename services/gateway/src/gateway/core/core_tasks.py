@@ -6,8 +6,8 @@ its own for the result, and counts a tool's own error as a failed task.
 
 import msgspec
 
-from mcp_proto.codec import encode
-from mcp_proto.contracts.tasks import TASK_META
+from mcp_proto.codec import encode, encode_notification
+from mcp_proto.contracts.tasks import PROGRESS_META, TASK_META
 from mcp_proto.errors import ErrorKind, ErrorObject, MeshError
 from mcp_proto.jsonrpc import ABSENT
 from mcp_proto.members import pick, remove, splice
@@ -18,6 +18,8 @@ from mcp_proto.versions import Feature, Revision, has
 __all__ = [
     "CAPABILITY",
     "WAIT_META",
+    "Pace",
+    "Reached",
     "Seen",
     "asking",
     "call_params",
@@ -45,6 +47,17 @@ _OPTIONAL = b'"optional"'
 _RAWS = msgspec.json.Decoder(list[msgspec.Raw])
 
 
+class Reached(msgspec.Struct, frozen=True):
+    """How far a task is; ``total`` None = not known."""
+
+    progress: float
+    total: float | None = None
+
+
+class _SeenMeta(msgspec.Struct, frozen=True):
+    reached: Reached | None = msgspec.field(name=PROGRESS_META, default=None)
+
+
 class Seen(msgspec.Struct, frozen=True, rename="camel"):
     """An answer to ``tasks/get`` (extension), as far as the core form needs it."""
 
@@ -58,6 +71,7 @@ class Seen(msgspec.Struct, frozen=True, rename="camel"):
     result: msgspec.Raw = ABSENT
     error: ErrorObject | None = None
     input_requests: dict[str, msgspec.Raw] = {}
+    meta: _SeenMeta = msgspec.field(name="_meta", default=_SeenMeta())
 
     @property
     def terminal(self) -> bool:
@@ -167,6 +181,43 @@ def _failed(result: msgspec.Raw) -> bool:
         return _IS_ERROR.decode(result).is_error
     except (msgspec.DecodeError, UnicodeDecodeError):
         return False
+
+
+class Pace:
+    """Progress of a task for the one who gave a token: it only grows.
+
+    Args:
+        params: of the request that may have a progress token, with the envelope.
+    """
+
+    def __init__(self, params: bytes | msgspec.Raw) -> None:
+        self._token = _token(params)
+        self._told = -1.0
+
+    @property
+    def wanted(self) -> bool:
+        """Whether there is a token at all."""
+        return self._token is not None
+
+    def notice(self, seen: Seen) -> bytes | None:
+        """``notifications/progress`` under the token; None = nothing that is news."""
+        reached = seen.meta.reached
+        if self._token is None or reached is None or reached.progress <= self._told:
+            return None
+        self._told = reached.progress
+        params: dict[str, object] = {"progressToken": self._token, "progress": reached.progress}
+        if reached.total is not None:
+            params["total"] = reached.total
+        if seen.status_message:
+            params["message"] = seen.status_message
+        return encode_notification("notifications/progress", related(encode(params), seen.task_id))
+
+
+def _token(params: bytes | msgspec.Raw) -> msgspec.Raw | None:
+    if b"progressToken" not in bytes(params):
+        return None
+    meta = pick(params, "_meta").get("_meta")
+    return None if meta is None else pick(meta, "progressToken").get("progressToken")
 
 
 def created(seen: Seen) -> bytes:

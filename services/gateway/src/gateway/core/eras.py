@@ -4,6 +4,7 @@ The byte work is in ``mcp_proto.convert``; here is what only a gateway answers i
 of ``initialize``, list-changed notices, and who a request claims to be.
 """
 
+import functools
 from collections.abc import Callable, Iterable
 
 import msgspec
@@ -195,12 +196,12 @@ def modern_notices(deliver: Callable[[bytes], None]) -> Callable[[bytes], None]:
     The end of a url elicitation is told to old clients only (``notifications/elicitation/complete``
     went with 2026-07-28).
     """
+    return functools.partial(_pass_on, deliver)
 
-    def pass_on(notice: bytes) -> None:
-        if _COMPLETE not in notice[:_METHOD_WITHIN]:
-            deliver(notice)
 
-    return pass_on
+def _pass_on(deliver: Callable[[bytes], None], notice: bytes) -> None:
+    if _COMPLETE not in notice[:_METHOD_WITHIN]:
+        deliver(notice)
 
 
 def _subscribed(subscription: RequestId) -> bytes:

@@ -201,8 +201,7 @@ class Lists:
             case ListKind.RESOURCES:
                 return [(one.listed, one.entry) for one in view.resources()]
             case ListKind.TEMPLATES:
-                # Two servers may list one template: the key keeps their order and cursors apart.
-                return [(f"{one.listed}\0{one.server}", one.entry) for one in view.templates()]
+                return [(one.listed, one.entry) for one in view.templates()]
 
     def _tail(self, what: str) -> bytes:
         known: dict[str, object] = {SERVER_INFO: self._facts.info() | self._front.about}

@@ -4,6 +4,7 @@ Progress passes. Log messages are for a caller that asked for them, at its own l
 level a server that it shares with others is set to; ``logger`` says which server speaks.
 """
 
+import functools
 from collections.abc import Callable
 
 import msgspec
@@ -42,25 +43,24 @@ def scoped(
         level: the lowest severity it asked for; "" = none at all.
         server: who speaks.
     """
-    if on_notice is None:
-        return None
+    # Not a closure: most calls are answered without any, and it is made for each of them.
+    return None if on_notice is None else functools.partial(_deliver, on_notice, level, server)
 
-    def deliver(notice: bytes) -> None:
-        # Nearly all are progress; an escape could spell the method in another way.
-        if b"notifications/message" not in notice and b"\\" not in notice:
+
+def _deliver(on_notice: Callable[[bytes], None], level: str, server: str, notice: bytes) -> None:
+    # Nearly all are progress; an escape could spell the method in another way.
+    if b"notifications/message" not in notice and b"\\" not in notice:
+        on_notice(notice)
+        return
+    try:
+        read = _NOTICE.decode(notice)
+        if read.method != _MESSAGE:
             on_notice(notice)
             return
-        try:
-            read = _NOTICE.decode(notice)
-            if read.method != _MESSAGE:
-                on_notice(notice)
-                return
-            log = _LOG.decode(read.params)
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
-            return
-        if is_wanted(log.level, level):
-            name = f"{server}/{log.logger[:_LOGGER_CHARS_MAX]}" if log.logger else server
-            params = splice(read.params, {"logger": msgspec.json.encode(name)})
-            on_notice(encode_notification(_MESSAGE, params))
-
-    return deliver
+        log = _LOG.decode(read.params)
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        return
+    if is_wanted(log.level, level):
+        name = f"{server}/{log.logger[:_LOGGER_CHARS_MAX]}" if log.logger else server
+        params = splice(read.params, {"logger": msgspec.json.encode(name)})
+        on_notice(encode_notification(_MESSAGE, params))

@@ -3,6 +3,9 @@
 Decides only; ``edges.synadia`` speaks the protocol.
 """
 
+from collections.abc import Mapping
+from typing import cast
+
 import msgspec
 
 from mcp_proto import agent_protocol as wire
@@ -84,12 +87,12 @@ _RESULT = msgspec.json.Decoder(_Result)
 _NOTICE = msgspec.json.Decoder(_Notice)
 
 
-def call_of(tool: str, argument: str, prompt: str) -> bytes:
+def call_of(tool: str, arguments: Mapping[str, str | int | float | bool]) -> bytes:
     """Params of a ``tools/call`` in the modern dialect; the caller can be asked nothing."""
     return _encode(
         {
             "name": tool,
-            "arguments": {argument: prompt},
+            "arguments": arguments,
             "_meta": {
                 PROTOCOL_VERSION: MODERN.value,
                 CLIENT_CAPABILITIES: {},
@@ -113,11 +116,17 @@ def progress_of(notification: bytes) -> str | None:
     return f"progress {share} {done.message}".strip()[:_PROGRESS_CHARS_MAX]
 
 
-def chunks_of(result: bytes) -> list[bytes]:
+def chunks_of(result: bytes, pointer: str = "") -> list[bytes]:
     """The response chunks of a result of a tool.
 
+    Args:
+        result: of ``tools/call``.
+        pointer: to what of the structured result is the answer (text as it is, else as JSON);
+            "" = the content.
+
     Raises:
-        MeshError: ``upstream``, executed: the tool reports an error, or asks for input.
+        MeshError: ``upstream``, executed: the tool reports an error, asks for input, or has
+            nothing at ``pointer``.
     """
     try:
         read = _RESULT.decode(result)
@@ -134,12 +143,31 @@ def chunks_of(result: bytes) -> list[bytes]:
     if read.is_error:
         text = " ".join(block.text for block in read.content if block.text)
         raise MeshError(ErrorKind.UPSTREAM, text or "the tool failed", outcome=Outcome.EXECUTED)
+    if pointer:
+        return _texts(_text_at(read.structured_content, pointer))
     chunks: list[bytes] = []
     for index, block in enumerate(read.content, 1):
         chunks += _chunks(block, index)
     if not chunks and bytes(read.structured_content):
         chunks = _texts(bytes(read.structured_content).decode())
     return chunks
+
+
+def _text_at(structured: msgspec.Raw, pointer: str) -> str:
+    """What stands at a JSON pointer (RFC 6901), as text."""
+    try:
+        found: object = msgspec.json.decode(structured)
+        for token in pointer[1:].split("/"):
+            name = token.replace("~1", "/").replace("~0", "~")
+            if isinstance(found, list):
+                found = cast("list[object]", found)[int(name)]
+            else:
+                found = cast("dict[str, object]", found)[name]
+    except (msgspec.DecodeError, LookupError, ValueError, TypeError):
+        raise MeshError(
+            ErrorKind.UPSTREAM, f"the tool gave nothing at {pointer}", outcome=Outcome.EXECUTED
+        ) from None
+    return found if isinstance(found, str) else _encode(found).decode()
 
 
 def _chunks(block: _Block, index: int) -> list[bytes]:

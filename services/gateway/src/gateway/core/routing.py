@@ -26,7 +26,7 @@ from mcp_proto.limits import TOOLS_PER_TENANT_MAX
 from mcp_proto.names import listed_name
 from mcp_proto.types.meta import SKILLS_EXTENSION, TASKS_EXTENSION
 
-__all__ = ["Item", "Offer", "Table", "Template", "Tool", "offer", "renamed"]
+__all__ = ["Item", "Offer", "Route", "Table", "Template", "Tool", "offer", "renamed"]
 
 URI_CHARS_MAX = 4_096
 """Longest resource URI matched against templates: the match is linear, the bound keeps it small."""
@@ -76,13 +76,34 @@ class Tool(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class Template(msgspec.Struct, frozen=True, kw_only=True):
-    """A resource template; ``pattern`` matches the URIs it makes, ``permission`` as in ``Item``."""
+    """A resource template; ``pattern`` matches the URIs it makes, ``permission`` as in ``Item``.
+
+    ``added`` characters in front, of the text and of those URIs, are the gateway's.
+    """
 
     listed: str
     server: str
     pattern: UriPattern
     entry: bytes
     permission: str = ""
+    added: int = 0
+
+    @property
+    def own(self) -> str:
+        """The template as its server wrote it."""
+        return self.listed[self.added :]
+
+
+class Route(msgspec.Struct, frozen=True, gc=False):
+    """Where a request goes: subject, owner, and the owner's own name of what is meant.
+
+    ``name`` stands in a header and is "" where it would be too long; ``about`` is always whole.
+    """
+
+    subject: str
+    server: str
+    name: str
+    about: str
 
 
 class Offer(msgspec.Struct, frozen=True, kw_only=True):
@@ -177,11 +198,12 @@ class Table:
     """What one tenant can reach, by every name a client may use.
 
     Where two servers have one URI, the first by server name keeps it and the others are listed
-    as ``mesh://{server}/{escaped URI}``; a tool or prompt name that is taken is left out and
-    counted in ``hidden``. Where all tools together are too many, the servers with the most of
-    them list fewer, so that one with thousands pushes out nobody's few. Built-in names come first,
-    then prefixed ones, which only an over-long or odd name can take from each other, then those
-    of servers mounted without a prefix.
+    as ``mesh://{server}/{escaped URI}``, templates as ``mesh://{server}/`` and their text; a
+    tool or prompt name that is taken is left out and counted in ``hidden``. Where all tools
+    together are too many, the servers with the most of them list fewer, so that one with
+    thousands pushes out nobody's few. Built-in names come first, then prefixed ones, which only
+    an over-long or odd name can take from each other, then those of servers mounted without a
+    prefix.
 
     Args:
         tenant: whose table.
@@ -213,7 +235,7 @@ class Table:
         self.hidden = 0
         self._tool_pairs: dict[str, Tool] = {}
         self._prompt_pairs: dict[str, Item] = {}
-        self._subjects: dict[str, str] = {}
+        self._routes: dict[str, Route] = {}
         shares = _shares(self.offers)
         for one in sorted(self.offers, key=lambda one: one.rank):
             self._add_names(one, shares.get(id(one), TOOLS_PER_TENANT_MAX))
@@ -256,7 +278,13 @@ class Table:
                 self.resources[uri] = resource
             if uri != resource.name:
                 self.relisted.setdefault(one.server, {})[resource.name] = uri
-        self.templates.extend(one.templates)
+        taken = {template.listed for template in self.templates}
+        for template in one.templates:
+            shown = _moved(template) if template.listed in taken else template
+            if shown is not None:
+                self.templates.append(shown)
+            else:
+                self.hidden += 1
 
     def _relink_apps(self) -> None:
         """A tool that names a resource of its server names it as it is listed."""
@@ -293,7 +321,7 @@ class Table:
                 return Item(
                     listed=uri,
                     server=template.server,
-                    name=uri,
+                    name=uri[template.added :],
                     entry=b"",
                     permission=template.permission,
                 )
@@ -303,17 +331,17 @@ class Table:
         """Find a template by its text (``ref/resource`` of a completion)."""
         return next((one for one in self.templates if one.listed == uri_template), None)
 
-    def call_subject(self, tool: Tool) -> str:
-        """Subject of a call of ``tool`` for this tenant.
+    def call_route(self, tool: Tool) -> Route:
+        """Where a call of ``tool`` goes for this tenant.
 
         Raises:
             MeshError: ``too_large`` when the encoded name does not fit into a subject.
         """
-        subject = self._subjects.get(tool.listed)
-        if subject is None:
+        route = self._routes.get(tool.listed)
+        if route is None:
             subject = subjects.call(self.tenant, tool.server, tool.name)
-            self._subjects[tool.listed] = subject
-        return subject
+            route = self._routes[tool.listed] = Route(subject, tool.server, tool.name, tool.name)
+        return route
 
 
 def _items(
@@ -354,6 +382,21 @@ def _templates(server: str, raws: Iterable[msgspec.Raw], permission: str) -> tup
             )
         )
     return tuple(found)
+
+
+def _moved(template: Template) -> Template | None:
+    """A template whose text another server has, where nobody else is; None = it gets too long.
+
+    Its text stays as it is behind the gateway's: what it makes is taken apart by cutting that off.
+    """
+    front = f"mesh://{template.server}/"
+    listed = front + template.listed
+    entry = renamed(template.entry, "uriTemplate", listed)
+    if entry is None or len(listed) > URI_CHARS_MAX:
+        return None
+    return msgspec.structs.replace(
+        template, listed=listed, pattern=uri_pattern(listed), entry=entry, added=len(front)
+    )
 
 
 def _text(raw: msgspec.Raw, key: str) -> str | None:

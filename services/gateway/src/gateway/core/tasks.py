@@ -10,7 +10,7 @@ from datetime import UTC, datetime
 import msgspec
 
 from mcp_proto.codec import encode
-from mcp_proto.contracts.tasks import TASK_META, TaskRecord
+from mcp_proto.contracts.tasks import PROGRESS_META, TASK_META, TaskRecord
 from mcp_proto.convert.results import COMPLETE_HEAD
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.members import pick, splice
@@ -42,6 +42,7 @@ _MARK = b"/" + TASKS_EXTENSION.rpartition("/")[2].encode()
 _WISH_MARK = b"/" + TASK_META.rpartition("/")[2].encode()
 _TASK = b'"task"'
 _HEAD = len(COMPLETE_HEAD)
+_NO_CAPABILITIES = msgspec.Raw(b"{}")
 
 
 class _Extensions(msgspec.Struct, frozen=True):
@@ -92,9 +93,9 @@ _WISH = msgspec.json.Decoder(_Ttl)
 
 def declares(capabilities: bytes | msgspec.Raw) -> bool:
     """Whether a request declares the tasks extension."""
-    data = bytes(capabilities)
-    if len(data) < len(_MARK):
+    if capabilities == _NO_CAPABILITIES:
         return False
+    data = bytes(capabilities)
     if _MARK not in data and b"\\u" not in data:
         return False
     try:
@@ -207,6 +208,9 @@ def _common(record: TaskRecord) -> bytes:
     }
     if record.message:
         members["statusMessage"] = record.message
+    if record.progress is not None and not record.terminal:
+        progress = {"progress": record.progress, "total": record.total}
+        members["_meta"] = {PROGRESS_META: progress}
     return encode(members)[1:-1]
 
 

@@ -120,14 +120,14 @@ class CoreTasks:
         client: Client | None,
         task_id: str,
     ) -> bytes:
-        found = await self._awaited(request, caller)
+        found = await self._awaited(request, caller, on_notice)
         if self._inputs is not None:
             found = await self._inputs.complete(found, request, caller, on_notice, client)
         result = to_legacy_result("tools/call", found, revision)
         return words.related(result, task_id)
 
     async def _answer(
-        self, repeat: ModernRequest, caller: Caller, _notice: Notices | None
+        self, repeat: ModernRequest, caller: Caller, on_notice: Notices | None
     ) -> bytes:
         """What ``Inputs`` takes for the repeat of a call: answers go to the task, then we wait."""
         if ABANDON.encode() in bytes(repeat.params):
@@ -137,14 +137,20 @@ class CoreTasks:
             params = splice(_of_task(repeat), {"inputResponses": bytes(answers)})
             asked = self._as(repeat, "tasks/update", words.request_params(params))
             await self._dispatch(asked, caller, None)
-        return await self._awaited(repeat, caller)
+        return await self._awaited(repeat, caller, on_notice)
 
-    async def _awaited(self, request: ModernRequest, caller: Caller) -> bytes:
+    async def _awaited(
+        self, request: ModernRequest, caller: Caller, on_notice: Notices | None
+    ) -> bytes:
         """The result of the task, or what it asks for."""
         since = ""
+        pace = words.Pace(request.params)
         while True:
             seen = await self._get(request, caller, WAIT_MS, since)
             since = seen.last_updated_at
+            notice = pace.notice(seen)
+            if notice is not None and on_notice is not None:
+                on_notice(notice)
             if seen.status == "completed":
                 return bytes(seen.result)
             if seen.error is not None:

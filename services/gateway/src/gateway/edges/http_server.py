@@ -111,12 +111,14 @@ class _JoinedWrites:
     the same turn of the loop (HEAD, streams) leaves with the next turn.
     """
 
-    __slots__ = ("_held", "_loop", "_transport", "is_closing")
+    __slots__ = ("_held", "_loop", "_transport", "is_closing", "lingers")
 
     def __init__(self, transport: asyncio.Transport, loop: asyncio.AbstractEventLoop) -> None:
         self._transport = transport
         self._loop = loop
         self._held = b""
+        self.lingers = False
+        """Whether the first ``close`` waits for the client to close."""
         self.is_closing = transport.is_closing  # bound once: asked twice per request
 
     def write(self, data: bytes) -> None:
@@ -133,7 +135,11 @@ class _JoinedWrites:
 
     def close(self) -> None:
         self._release()
-        self._transport.close()
+        if self.lingers:
+            self.lingers = False
+            self._loop.call_later(LINGER_S, self._transport.close)
+        else:
+            self._transport.close()
 
     def write_eof(self) -> None:
         self._release()
@@ -169,7 +175,8 @@ class _Protocol(HttpToolsProtocol):
         self._idle_since = 0.0
 
     def connection_made(self, transport: asyncio.Transport) -> None:  # type: ignore[override]
-        super().connection_made(cast("asyncio.Transport", _JoinedWrites(transport, self.loop)))
+        self._joined = _JoinedWrites(transport, self.loop)
+        super().connection_made(cast("asyncio.Transport", self._joined))
         source = self.client[0] if self.client else ""
         try:
             self._mesh = HttpConnection(self.edge.gate.connect(source), source, self.loop)
@@ -244,6 +251,9 @@ class _Protocol(HttpToolsProtocol):
         super().on_headers_complete()
         self.scope[BODY] = self.cycle  # type: ignore[typeddict-unknown-key]
         if self.edge.draining():
+            # Our end must not overtake a client that still reads: fetch of Node up to 24 fails
+            # outside of any promise then, and its process with it (nodejs/undici issue 5360).
+            self._joined.lingers = self.cycle.keep_alive
             self.cycle.keep_alive = False
 
     def on_response_complete(self) -> None:

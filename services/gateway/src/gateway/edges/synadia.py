@@ -285,7 +285,7 @@ class SynadiaEdge:
         )
         if caller.tenant != exposed.tenant:
             raise MeshError(ErrorKind.DENIED, "the credential is not for the tenant of the agent")
-        params = call_of(exposed.tool, exposed.argument, prompt.prompt)
+        params = call_of(exposed.tool, {**exposed.arguments, exposed.argument: prompt.prompt})
         request = ModernRequest(
             "tools/call",
             params,
@@ -296,7 +296,7 @@ class SynadiaEdge:
         )
         async with stream.open():
             result = await backend.dispatch(request, caller, stream.notice)
-        return chunks_of(result)
+        return chunks_of(result, exposed.result)
 
 
 class _Stream:

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable
 
 import msgspec
 
-from gateway.core.core_tasks import Seen, core_task, read, request_params
+from gateway.core.core_tasks import Pace, Seen, core_task, read, request_params
 from gateway.core.requests import ModernRequest
 from gateway.edges.inputs import Dispatch
 from gateway.identity import Caller
@@ -83,11 +83,13 @@ class TaskWatch:
             task.add_done_callback(self._following.discard)
         self._aimed.clear()
 
-    def follow(self, task_id: str, since: str) -> None:
-        """Tell changes of one more task from now on; none above ``TASKS_MAX``."""
-        if len(self._following) < TASKS_MAX:
-            self._aimed[task_id] = since
-            self.start()
+    def follow(self, task_id: str, since: str) -> bool:
+        """Tell changes of one more task from now on; False: there are ``TASKS_MAX`` already."""
+        if len(self._following) >= TASKS_MAX:
+            return False
+        self._aimed[task_id] = since
+        self.start()
+        return True
 
     def close(self) -> None:
         """Tell nothing more."""
@@ -129,6 +131,9 @@ class TaskWatch:
 class StatusNotices:
     """``notifications/tasks/status`` for clients of 2025-11-25: of the tasks made here for them.
 
+    A progress token of the call that made a task holds as long as the task, so its progress is told
+    as well.
+
     Args:
         dispatch: of the backend.
     """
@@ -136,6 +141,7 @@ class StatusNotices:
     def __init__(self, dispatch: Dispatch) -> None:
         self._dispatch = dispatch
         self._watches: dict[str, TaskWatch] = {}
+        self._paces: dict[str, dict[str, Pace]] = {}
 
     def follow(
         self,
@@ -159,15 +165,24 @@ class StatusNotices:
             if len(self._watches) >= OWNERS_MAX:
                 return
 
+            paces = self._paces.setdefault(owner, {})
+
             def told(_task: bytes, now: Seen) -> None:
                 send(encode_notification("notifications/tasks/status", core_task(now)))
+                pace = paces.pop(now.task_id, None) if now.terminal else paces.get(now.task_id)
+                notice = None if pace is None else pace.notice(now)
+                if notice is not None:
+                    send(notice)
 
             watch = self._watches[owner] = TaskWatch(self._dispatch, request, caller, told)
-        watch.follow(seen.task_id, seen.last_updated_at)
+        pace = Pace(request.params)
+        if watch.follow(seen.task_id, seen.last_updated_at) and pace.wanted:
+            self._paces[owner][seen.task_id] = pace
 
     def drop(self, owner: str) -> None:
         """Nobody can be told any more."""
         watch = self._watches.pop(owner, None)
+        self._paces.pop(owner, None)
         if watch is not None:
             watch.close()
 

@@ -103,6 +103,13 @@ class Liveness:
         label = server_label(tenant, server)
         return tuple(sorted(r.instance for r in self._live.values() if label in r.servers))
 
+    def holding(self, tenant: str, server: str, catalog_hash: str) -> tuple[str, ...]:
+        """Ids of the instances that serve this very catalogue of a server, sorted."""
+        label = server_label(tenant, server)
+        return tuple(
+            sorted(r.instance for r in self._live.values() if r.servers.get(label) == catalog_hash)
+        )
+
     def served(self) -> frozenset[tuple[str, str]]:
         """Every ``(tenant, server)`` that some instance serves."""
         return _pairs(label for record in self._live.values() for label in record.servers)

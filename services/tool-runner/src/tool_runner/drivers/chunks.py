@@ -7,29 +7,37 @@ that a range is read directly. Who calls it decides names, expiry and what is vi
 import asyncio
 import base64
 from collections import deque
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Mapping, Sequence
 from itertools import pairwise
 
 import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.limits import BLOB_CHUNK_BYTES, BLOB_WINDOW
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.jetstream import PubAck, stored_write
 
 __all__ = [
+    "CHUNK_BYTES",
     "SEQUENCES",
     "WRITE_TIMEOUT_S",
     "ObjectInfo",
     "encoded_name",
     "forget",
+    "in_pieces",
     "noted",
     "once",
+    "read_parts",
     "read_range",
     "sequences_of",
+    "subject_of",
     "write_chunks",
 ]
 
+CHUNK_BYTES = 512 * 1024
+"""Of what is stored. The broker syncs each message, so fewer are faster; half of its largest."""
+CHUNK_WINDOW = 2
+"""Chunks in flight: together what four of a claim check are twice over."""
+_PIECE_BYTES = 128 * 1024
 READ_TIMEOUT_S = 5.0
 WRITE_TIMEOUT_S = 10.0
 SEQUENCES = "mesh-sequences"
@@ -39,7 +47,7 @@ SEQUENCES = "mesh-sequences"
 class Options(msgspec.Struct, frozen=True):
     """``ObjectMetaOptions`` of ADR-20."""
 
-    max_chunk_size: int = BLOB_CHUNK_BYTES
+    max_chunk_size: int = CHUNK_BYTES
 
 
 class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
@@ -56,15 +64,38 @@ class ObjectInfo(msgspec.Struct, frozen=True, kw_only=True):
     deleted: bool = False
 
 
+async def in_pieces(body: bytes) -> AsyncIterator[bytes]:
+    """A large body that is there already, in pieces that none holds up the loop."""
+    view = memoryview(body)
+    for at in range(0, len(view), _PIECE_BYTES):
+        yield bytes(view[at : at + _PIECE_BYTES])
+
+
+def subject_of(info: ObjectInfo) -> str:
+    """Where its chunks are."""
+    return f"$O.{info.bucket}.C.{info.nuid}"
+
+
 async def once(body: bytes) -> AsyncIterator[bytes]:
     """A body that is there already, as an iterator."""
     yield body
 
 
 async def write_chunks(
-    bus: Bus, subject: str, body: AsyncIterator[bytes], headers: Mapping[str, str]
+    bus: Bus,
+    subject: str,
+    body: AsyncIterator[bytes],
+    headers: Mapping[str, str],
+    wrote: Callable[[int], None] = lambda _: None,
 ) -> tuple[int, ...]:
     """Store a body; returns the sequence of each chunk.
+
+    Args:
+        bus: connected.
+        subject: of the chunks.
+        body: in pieces of any length.
+        headers: of each chunk.
+        wrote: told the length of each chunk that the broker has.
 
     Raises:
         MeshError: it could not be stored; what is there already is for the caller to forget.
@@ -72,17 +103,19 @@ async def write_chunks(
     waiting: deque[asyncio.Task[PubAck]] = deque()
     sequences: list[int] = []
 
-    def write(chunk: bytes) -> asyncio.Task[PubAck]:
-        return group.create_task(
-            stored_write(bus, subject, chunk, headers, repeat=False, timeout_s=WRITE_TIMEOUT_S)
+    async def write(chunk: bytes) -> PubAck:
+        receipt = await stored_write(
+            bus, subject, chunk, headers, repeat=False, timeout_s=WRITE_TIMEOUT_S
         )
+        wrote(len(chunk))
+        return receipt
 
     try:
         async with asyncio.TaskGroup() as group:
             async for chunk in _rechunked(body):
-                if len(waiting) >= BLOB_WINDOW:
+                if len(waiting) >= CHUNK_WINDOW:
                     sequences.append((await waiting.popleft()).seq)
-                waiting.append(write(chunk))
+                waiting.append(group.create_task(write(chunk)))
             sequences += [(await one).seq for one in waiting]
     except BaseExceptionGroup as failed:
         raise _first(failed) from None
@@ -93,42 +126,76 @@ async def write_chunks(
 
 
 async def _rechunked(body: AsyncIterator[bytes]) -> AsyncIterator[bytes]:
-    rest = b""
+    held: list[bytes] = []
+    size = 0
     async for piece in body:
-        view = memoryview(rest + piece if rest else piece)
-        whole = len(view) - len(view) % BLOB_CHUNK_BYTES
-        for at in range(0, whole, BLOB_CHUNK_BYTES):
-            yield bytes(view[at : at + BLOB_CHUNK_BYTES])
-        rest = bytes(view[whole:])
-    if rest:
-        yield rest
+        held.append(piece)
+        size += len(piece)
+        if size < CHUNK_BYTES:
+            continue
+        view = memoryview(b"".join(held) if len(held) > 1 else piece)
+        size %= CHUNK_BYTES
+        whole = len(view) - size
+        for at in range(0, whole, CHUNK_BYTES):
+            yield bytes(view[at : at + CHUNK_BYTES])
+        held = [bytes(view[whole:])] if size else []
+    if held:
+        yield b"".join(held)
 
 
 async def read_range(
-    bus: Bus, bucket: str, subject: str, sequences: Sequence[int], start: int, end: int
+    bus: Bus, info: ObjectInfo, sequences: Sequence[int], start: int, end: int
 ) -> bytes:
-    """Bytes ``start`` to ``end`` of a body, both inside it.
+    """Bytes ``start`` to ``end`` of a body, both inside it, whatever size its chunks have.
 
     Raises:
         MeshError: ``lost`` when a part of it is gone, or the broker does not answer.
     """
     if start >= end:
         return b""
-    first, last = start // BLOB_CHUNK_BYTES, (end - 1) // BLOB_CHUNK_BYTES
-    api_subject = f"$JS.API.DIRECT.GET.OBJ_{bucket}"
+    size = info.options.max_chunk_size
+    first, last = start // size, (end - 1) // size
+    api_subject, subject = f"$JS.API.DIRECT.GET.OBJ_{info.bucket}", subject_of(info)
     waiting: deque[asyncio.Task[bytes]] = deque()
     pieces: list[bytes] = []
     try:
         async with asyncio.TaskGroup() as group:
             for sequence in sequences[first : last + 1]:
-                if len(waiting) >= BLOB_WINDOW:
+                if len(waiting) >= CHUNK_WINDOW:
                     pieces.append(await waiting.popleft())
                 waiting.append(group.create_task(_chunk(bus, api_subject, subject, sequence)))
             pieces += [await one for one in waiting]
     except BaseExceptionGroup as failed:
         raise _first(failed) from None
-    base = first * BLOB_CHUNK_BYTES
+    base = first * size
     return b"".join(pieces)[start - base : end - base]
+
+
+async def read_parts(bus: Bus, info: ObjectInfo, sequences: Sequence[int]) -> AsyncGenerator[bytes]:
+    """All chunks of a body in order, a few of them in flight.
+
+    Raises:
+        MeshError: as ``read_range``.
+    """
+    api_subject, subject = f"$JS.API.DIRECT.GET.OBJ_{info.bucket}", subject_of(info)
+    loop = asyncio.get_running_loop()
+    waiting: deque[asyncio.Task[bytes]] = deque()
+    try:
+        for sequence in sequences:
+            if len(waiting) >= CHUNK_WINDOW:
+                yield await waiting.popleft()
+            waiting.append(loop.create_task(_chunk(bus, api_subject, subject, sequence)))
+        while waiting:
+            yield await waiting.popleft()
+    finally:
+        # No group: a generator may be closed from another task than the one that began it.
+        for one in waiting:
+            one.cancel()
+        if waiting:
+            await asyncio.wait(waiting)
+            for one in waiting:
+                if not one.cancelled():
+                    one.exception()
 
 
 async def _chunk(bus: Bus, api_subject: str, subject: str, sequence: int) -> bytes:

@@ -17,7 +17,6 @@ import msgspec
 
 from mcp_proto.buckets import tenant_objects
 from mcp_proto.errors import ErrorKind, MeshError
-from mcp_proto.limits import BLOB_CHUNK_BYTES
 from mesh_chassis.bus.connection import Bus, Reply
 from mesh_chassis.clock import now_ms
 from mesh_chassis.jetstream import stored_write
@@ -56,7 +55,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
         expires_ms: Unix ms; it is gone from then on.
         about: what its writer noted.
         sequences: of its chunks in the stream, in order.
-        subject: of its chunks.
+        info: its description as it is stored.
     """
 
     name: str
@@ -65,7 +64,7 @@ class Described(msgspec.Struct, frozen=True, kw_only=True):
     expires_ms: int
     about: Mapping[str, str]
     sequences: tuple[int, ...]
-    subject: str
+    info: ObjectInfo
 
 
 class Objects:
@@ -100,7 +99,7 @@ class Objects:
         """
         bucket = tenant_objects(tenant)
         await self._streams.ready("objects", tenant)
-        size = len(body) + (len(body) // BLOB_CHUNK_BYTES + 2) * OVERHEAD_PER_CHUNK_BYTES
+        size = len(body) + (len(body) // chunks.CHUNK_BYTES + 2) * OVERHEAD_PER_CHUNK_BYTES
         try:
             await self._usage.admit(tenant, size)
         except MeshError as error:
@@ -182,10 +181,8 @@ class Objects:
         end = min(found.size, offset + length)
         if not 0 <= offset < end:
             return b""
-        bucket = tenant_objects(tenant)
-        return await chunks.read_range(
-            self._bus, bucket, found.subject, found.sequences, offset, end
-        )
+        del tenant  # the description names its bucket
+        return await chunks.read_range(self._bus, found.info, found.sequences, offset, end)
 
     async def _forget(self, subject: str) -> None:
         try:
@@ -203,7 +200,7 @@ def _described(info: ObjectInfo) -> Described:
         expires_ms=int(about.pop(_EXPIRES, "0")),
         sequences=chunks.sequences_of(about.pop(chunks.SEQUENCES, "")),
         about=about,
-        subject=f"$O.{info.bucket}.C.{info.nuid}",
+        info=info,
     )
 
 

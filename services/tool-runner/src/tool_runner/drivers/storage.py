@@ -4,7 +4,7 @@ One folder or file per technology beside this one; the same contract tests run a
 Every key, prefix and topic is any text of the tenant's, and no text leaves the tenant.
 """
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from typing import Protocol
 
 import msgspec
@@ -21,14 +21,17 @@ __all__ = [
     "Artifact",
     "ArtifactPage",
     "ArtifactStore",
+    "ContentType",
     "Event",
     "EventPage",
     "EventStore",
+    "Opened",
     "Page",
     "Storage",
     "Stored",
     "full",
     "is_full",
+    "told_type",
 ]
 
 VALUE_BYTES_MAX = 512 * 1024
@@ -116,6 +119,15 @@ class Storage(Protocol):
         ...
 
 
+ContentType = str | Callable[[], str]
+"""Media type of a body, or what is asked for it once the body has ended."""
+
+
+def told_type(content_type: ContentType) -> str:
+    """The media type of a body that has ended."""
+    return content_type if isinstance(content_type, str) else content_type()
+
+
 class Artifact(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     """A stored body, described.
 
@@ -132,6 +144,20 @@ class Artifact(msgspec.Struct, frozen=True, kw_only=True, rename="camel"):
     content_type: str
     sha256: str
     created_ms: int
+
+
+class Opened(msgspec.Struct, frozen=True, kw_only=True):
+    """A body that is read part by part.
+
+    Attributes:
+        artifact: what it is.
+        json_bytes: length of the body as a JSON string, without quotes; -1 = it is no text.
+        parts: the bytes in order; raises ``lost`` if they go meanwhile.
+    """
+
+    artifact: Artifact
+    json_bytes: int
+    parts: AsyncGenerator[bytes]
 
 
 class ArtifactPage(msgspec.Struct, frozen=True, kw_only=True):
@@ -151,7 +177,7 @@ class ArtifactStore(Protocol):
     """
 
     async def put(
-        self, tenant: str, key: str, body: AsyncIterator[bytes], content_type: str
+        self, tenant: str, key: str, body: AsyncIterator[bytes], content_type: ContentType
     ) -> Artifact:
         """Store a body; readers of the one before go on reading that."""
         ...
@@ -164,6 +190,10 @@ class ArtifactStore(Protocol):
         self, tenant: str, key: str, offset: int, length: int
     ) -> tuple[Artifact, bytes] | None:
         """Up to ``length`` bytes from ``offset``; none beyond the end. None: no such artifact."""
+        ...
+
+    async def open(self, tenant: str, key: str) -> Opened | None:
+        """A body to be given in parts; None: no such artifact, or only ``read`` gives it."""
         ...
 
     async def list(self, tenant: str, prefix: str, limit: int, cursor: str) -> ArtifactPage:

@@ -26,8 +26,9 @@ from tool_runner.core.command_lines import RefusedValueError, command_line, stan
 from tool_runner.core.promises import Promise
 from tool_runner.core.toolbox import Toolbox, ToolResult, failure, success, told
 from tool_runner.server_types.tool_server import ServedTool, ToolServer
-from tool_runner.upstreams.programs import Reading, Said, environment_of, follow
+from tool_runner.upstreams.programs import Reading, Said, follow, secrets_read
 from tool_runner.upstreams.upstream import Request
+from tool_runner.upstreams.walls import Walls
 
 __all__ = ["CommandServer"]
 
@@ -50,15 +51,22 @@ class CommandServer(ToolServer):
 
     Args:
         definition: of the server.
-        children: starts and ends processes.
+        children: ends processes.
+        walls: starts them.
         limits: of each process, where the settings have none.
     """
 
     def __init__(
-        self, definition: ServerDefinition, children: Children, *, limits: ChildLimits
+        self,
+        definition: ServerDefinition,
+        children: Children,
+        walls: Walls,
+        *,
+        limits: ChildLimits,
     ) -> None:
         super().__init__(definition)
         self._children = children
+        self._walls = walls
         self._settings = settings_of(definition, CommandSettings)
         memory = self._settings.memory_bytes or limits.memory_bytes
         self._limits = msgspec.structs.replace(limits, memory_bytes=memory)
@@ -78,7 +86,7 @@ class CommandServer(ToolServer):
                 Toolbox((_spec(tool),))
             except ValueError as error:
                 raise self._error(f"{where}: {str(error).splitlines()[0]}") from None
-            path = self._environment(tool).get("PATH")
+            path = self._walls.search(self._variables(tool))
             if shutil.which(tool.argv[0], path=path) is None:
                 raise self._error(f"{where}.argv[0]: no program {tool.argv[0]} can be run")
 
@@ -105,8 +113,8 @@ class CommandServer(ToolServer):
         async with self._places:
             if self._closed:
                 raise self._error("was stopped")
-            child = await self._children.spawn(
-                argv, env=self._environment(tool), cwd=tool.cwd, limits=self._limits
+            child = await self._walls.spawn(
+                argv, declared=self._variables(tool), cwd=tool.cwd, limits=self._limits
             )
             self._running.add(child)
             child.exited.add_done_callback(lambda _: self._running.discard(child))
@@ -129,8 +137,8 @@ class CommandServer(ToolServer):
             )
         return _result(tool, self._promises[tool.name], said.status, said.output, said.errors)
 
-    def _environment(self, tool: CommandTool) -> dict[str, str]:
-        return environment_of(tool.env, self._definition.name)
+    def _variables(self, tool: CommandTool) -> dict[str, str]:
+        return secrets_read(tool.env, self._definition.name)
 
 
 def _spec(tool: CommandTool) -> ToolSpec:

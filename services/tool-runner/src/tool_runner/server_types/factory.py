@@ -19,6 +19,7 @@ from tool_runner.upstreams.factory import Life, NetworkSettings
 from tool_runner.upstreams.oauth.access import Kept
 from tool_runner.upstreams.stdio import StdioSettings
 from tool_runner.upstreams.upstream import Listener
+from tool_runner.upstreams.walls import Walls
 
 __all__ = ["MAKERS", "Maker", "make"]
 
@@ -49,7 +50,8 @@ def make(
 ) -> Life:
     """Make it; nothing is started or connected yet. Arguments as ``upstreams.factory.make``."""
     if definition.type == "command":
-        return CommandServer(definition, children, limits=stdio.limits)
+        walls = Walls(definition, children, stdio.sandbox, trusted=trusted)
+        return CommandServer(definition, children, walls, limits=stdio.limits)
     if definition.type == "synadia":
         return SynadiaServer(definition, network, trusted, listener)
     if definition.type != CUSTOM:

@@ -7,16 +7,13 @@ asks in mid-answer (``query``) is shown to the caller, who may call again with t
 import asyncio
 import logging
 import re
-import secrets
-from collections.abc import AsyncGenerator, Sequence
-from contextlib import asynccontextmanager
+from collections.abc import Sequence
 from fnmatch import fnmatchcase
 
 import msgspec
 
 from mcp_proto import agent_protocol as wire
-from mcp_proto.agent_protocol import Attachment, Info, Prompt
-from mcp_proto.broker_rights import inbox_prefix
+from mcp_proto.agent_protocol import Attachment, Chunk, FoundAgent, Prompt
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
 from mcp_proto.members import pick
@@ -25,7 +22,7 @@ from mcp_proto.server_types.synadia import SynadiaSettings
 from mcp_proto.subjects import PLATFORM
 from mcp_proto.tool_spec import ToolSpec
 from mcp_proto.types.content import EmbeddedResource
-from mesh_chassis.bus.connection import Bus, Msg, Subscription
+from mesh_chassis.agent_prompts import SAID_CHARS_MAX, AgentPrompts, PromptError, payload_of
 from mesh_chassis.tasks import Tasks
 from tool_runner.core.toolbox import Block, ToolResult, failure, told
 from tool_runner.server_types.tool_server import ServedTool, ToolServer
@@ -34,37 +31,9 @@ from tool_runner.upstreams.upstream import Listener, Request
 
 __all__ = ["SynadiaServer"]
 
-AGENTS_MAX = 256
-"""Agents of one server; further ones are left out."""
-
-DISCOVERY_S = 2.0
-STALL_S = 0.3
-"""A discovery ends so long after the last record, or after ``DISCOVERY_S``."""
-
-RECORD_BYTES_MAX = 64 * 1024
-QUEUE_MAX = 1_024
-"""Chunks of one answer that wait to be read; with more the call fails."""
-
-_TOKEN = re.compile(r"[A-Za-z0-9_-]{1,128}")
 _NOT_IN_NAMES = re.compile(r"[^A-Za-z0-9_-]")
-_OWN = "mesh"
-"""Metadata key of what a gateway exposes: those are tools already."""
-
-_INFO = msgspec.json.Decoder(Info)
 _encode = msgspec.json.Encoder().encode
 _log = logging.getLogger(__name__)
-
-
-class _Found(msgspec.Struct, frozen=True):
-    """An agent; several instances of one are one."""
-
-    subject: str
-    agent: str
-    owner: str
-    session: str
-    description: str
-    bytes_max: int
-    attachments: bool
 
 
 class _Asked(msgspec.Struct, frozen=True):
@@ -98,28 +67,26 @@ class SynadiaServer(ToolServer):
         self._listener = listener
         own = definition.tenant != PLATFORM or not trusted
         self._owner = definition.tenant if own else self._settings.owner
-        self._inbox = ""
-        self._streams: dict[str, asyncio.Queue[Msg]] = {}
-        self._subscription: Subscription | None = None
+        self._prompts: AgentPrompts | None = None
         self._tasks = Tasks(f"synadia {definition.name}", tasks_max=4)
-        self._known: frozenset[_Found] = frozenset()
+        self._known: frozenset[FoundAgent] = frozenset()
 
     @property
-    def _bus(self) -> Bus:
-        if self._network.bus is None:
-            raise self._error("needs a runner that is on a broker")
-        return self._network.bus
+    def _agents(self) -> AgentPrompts:
+        if self._prompts is None:
+            if self._network.bus is None:
+                raise self._error("needs a runner that is on a broker")
+            self._prompts = AgentPrompts(self._network.bus)
+        return self._prompts
 
     async def _open(self) -> None:
-        bus = self._bus
-        self._inbox = f"{inbox_prefix(bus.service, bus.instance)}.synadia.{secrets.token_hex(8)}"
-        self._subscription = await bus.subscribe(f"{self._inbox}.*", self._heard)
+        await self._agents.open()
         self._tasks.spawn(self._look(), name="look")
 
     async def _close(self) -> None:
         await self._tasks.close()
-        if self._subscription is not None:
-            await self._subscription.unsubscribe()
+        if self._prompts is not None:
+            await self._prompts.close()
 
     async def _look(self) -> None:
         """Tell when agents came or went; for ever."""
@@ -145,7 +112,7 @@ class SynadiaServer(ToolServer):
             tools[name] = self._tool(name, one)
         return list(tools.values())
 
-    def _tool(self, name: str, found: _Found) -> ServedTool:
+    def _tool(self, name: str, found: FoundAgent) -> ServedTool:
         async def handle(request: Request, arguments: msgspec.Raw) -> ToolResult:
             return await self._prompt(found, request, _ASKED.decode(arguments))
 
@@ -170,60 +137,14 @@ class SynadiaServer(ToolServer):
 
     # Discovery
 
-    async def _discover(self) -> list[_Found]:
+    async def _discover(self) -> list[FoundAgent]:
         """Agents that answer now and may be used here, by name."""
-        found: dict[str, _Found] = {}
-        loop = asyncio.get_running_loop()
-        async with self._stream() as (reply, queue):
-            await self._bus.publish(f"$SRV.INFO.{wire.SERVICE}", reply=reply)
-            ends = loop.time() + DISCOVERY_S
-            wait_s = DISCOVERY_S
-            while len(found) < AGENTS_MAX and wait_s > 0:
-                try:
-                    async with asyncio.timeout(wait_s):
-                        message = await queue.get()
-                except TimeoutError:
-                    break
-                if _nobody(message):
-                    break
-                one = self._read(message.data)
-                if one is not None:
-                    found.setdefault(one.subject, one)
-                wait_s = min(STALL_S, ends - loop.time())
-        return [found[subject] for subject in sorted(found)]
-
-    def _read(self, record: bytes) -> _Found | None:
-        """An agent of a service record; None = none that may be used here."""
-        if len(record) > RECORD_BYTES_MAX:
-            return None
-        try:
-            info = _INFO.decode(record)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return None
-        said = info.metadata or {}
-        prompt = next((one for one in info.endpoints if one.name == wire.PROMPT_ENDPOINT), None)
-        if info.name != wire.SERVICE or _OWN in said or prompt is None:
-            return None
-        # Never any other subject: a record could name one that its author may not publish to.
-        tokens = prompt.subject.split(".")
-        if tokens[:2] != [wire.SERVICE, "prompt"] or len(tokens) != 5:
-            return None
-        agent, owner, session = tokens[2:]
-        if not all(_TOKEN.fullmatch(one) for one in (agent, owner, session)):
-            return None
-        if self._owner not in {"", owner} or not self._chosen(f"{agent}.{owner}.{session}"):
-            return None
-        details = prompt.metadata or {}
-        return _Found(
-            prompt.subject,
-            agent,
-            owner,
-            session,
-            info.description[:_DESCRIPTION_MAX],
-            min(wire.bytes_of(details.get("max_payload", "")) or 0, self._bus.max_payload)
-            or self._bus.max_payload,
-            details.get("attachments_ok") == "true",
-        )
+        return [
+            one
+            for one in await self._agents.discover()
+            if self._owner in {"", one.owner}
+            and self._chosen(f"{one.agent}.{one.owner}.{one.session}")
+        ]
 
     def _chosen(self, name: str) -> bool:
         settings = self._settings
@@ -233,57 +154,52 @@ class SynadiaServer(ToolServer):
 
     # Prompts
 
-    async def _prompt(self, found: _Found, request: Request, asked: _Asked) -> ToolResult:
-        payload = _encode(Prompt(prompt=asked.prompt, attachments=asked.attachments or None))
+    async def _prompt(self, found: FoundAgent, request: Request, asked: _Asked) -> ToolResult:
+        payload = payload_of(Prompt(prompt=asked.prompt, attachments=asked.attachments or None))
         if len(payload) > found.bytes_max:
             return failure(
                 f"The prompt has {len(payload)} bytes; this agent takes at most {found.bytes_max}."
             )
         answer = _Answer(self._settings.answer_bytes_max)
-        async with self._stream() as (reply, queue):
-            await self._bus.publish(found.subject, payload, reply=reply)
-            while True:
-                message = await self._next(queue, found)
-                headers = message.headers or {}
-                if _nobody(message):
-                    raise self._error(f"has no agent {found.agent} ({found.session}) now")
-                if wire.ERROR_CODE_HEADER in headers:
-                    code = headers[wire.ERROR_CODE_HEADER]
-                    said = headers.get(wire.ERROR_HEADER, "")[:_SAID_MAX]
-                    if code.startswith("4"):
-                        return failure(f"The agent refuses ({code}): {said}")
-                    raise self._error(f"failed in its agent ({code}): {said}", Outcome.EXECUTED)
-                if not message.data and not headers:
-                    return answer.result()
-                question = await self._take(message.data, answer, request)
-                if question is not None:
-                    return failure(
-                        f"The agent asks: {question[:_SAID_MAX]}\n"
-                        "Call again with the answer in the prompt."
-                    )
-
-    async def _next(self, queue: asyncio.Queue[Msg], found: _Found) -> Msg:
-        if queue.full():
-            raise self._error("talks faster than it is heard", Outcome.UNKNOWN)
+        quiet_s = self._settings.quiet_s
         try:
-            async with asyncio.timeout(self._settings.quiet_s):
-                return await queue.get()
-        except TimeoutError:
-            raise self._error(
-                f"has an agent {found.agent} that was silent for {self._settings.quiet_s:g} s",
-                Outcome.UNKNOWN,
-            ) from None
+            async with self._agents.prompt(found.subject, payload, quiet_s=quiet_s) as chunks:
+                async for chunk in chunks:
+                    question = await self._take(chunk, answer, request)
+                    if question is not None:
+                        return failure(
+                            f"The agent asks: {question[:SAID_CHARS_MAX]}\n"
+                            "Call again with the answer in the prompt."
+                        )
+        except PromptError as error:
+            return self._failed(error, found)
+        return answer.result()
 
-    async def _take(self, data: bytes, answer: "_Answer", request: Request) -> str | None:
+    def _failed(self, error: PromptError, found: FoundAgent) -> ToolResult:
+        """What the caller is told of an exchange that failed.
+
+        Raises:
+            MeshError: ``upstream``, unless the agent itself refused.
+        """
+        match error.reason:
+            case "refused":
+                return failure(f"The agent refuses ({error.code}): {error.said}")
+            case "failed":
+                text = f"failed in its agent ({error.code}): {error.said}"
+                raise self._error(text, Outcome.EXECUTED)
+            case "gone":
+                raise self._error(f"has no agent {found.agent} ({found.session}) now")
+            case "silent":
+                quiet_s = self._settings.quiet_s
+                text = f"has an agent {found.agent} that was silent for {quiet_s:g} s"
+                raise self._error(text, Outcome.UNKNOWN)
+            case "flood":
+                raise self._error("talks faster than it is heard", Outcome.UNKNOWN)
+            case "malformed":
+                raise self._error(f"sent {error.said}", Outcome.EXECUTED)
+
+    async def _take(self, chunk: Chunk, answer: "_Answer", request: Request) -> str | None:
         """One chunk; the question of a query."""
-        try:
-            chunk = wire.chunk_of(data)
-        except ValueError as error:
-            raise self._error(
-                f"sent a malformed chunk: {str(error)[:_SAID_MAX]}", Outcome.EXECUTED
-            ) from None
-        if chunk is None:
-            return None
         if chunk.kind == "query":
             return chunk.text
         if chunk.kind == "response":
@@ -295,25 +211,8 @@ class SynadiaServer(ToolServer):
                     outcome=Outcome.EXECUTED,
                 )
         elif chunk.text != "ack":
-            await _progress(request, answer, chunk.text[:_SAID_MAX])
+            await _progress(request, answer, chunk.text[:SAID_CHARS_MAX])
         return None
-
-    # Streams
-
-    @asynccontextmanager
-    async def _stream(self) -> AsyncGenerator[tuple[str, asyncio.Queue[Msg]]]:
-        """An inbox of one exchange, and what comes into it."""
-        token = secrets.token_hex(12)
-        queue = self._streams[token] = asyncio.Queue(QUEUE_MAX)
-        try:
-            yield f"{self._inbox}.{token}", queue
-        finally:
-            del self._streams[token]
-
-    async def _heard(self, message: Msg) -> None:
-        queue = self._streams.get(message.subject.rpartition(".")[2])
-        if queue is not None and not queue.full():
-            queue.put_nowait(message)
 
 
 class _Answer:
@@ -355,8 +254,6 @@ _ATTACHMENTS = {
         "additionalProperties": False,
     },
 }
-_DESCRIPTION_MAX = 1_000
-_SAID_MAX = 1_000
 
 
 async def _progress(request: Request, answer: _Answer, message: str) -> None:
@@ -372,7 +269,3 @@ async def _progress(request: Request, answer: _Answer, message: str) -> None:
     await request.notify(
         _encode({"jsonrpc": "2.0", "method": "notifications/progress", "params": params})
     )
-
-
-def _nobody(message: Msg) -> bool:
-    return not message.data and (message.headers or {}).get("Status", "").startswith("503")

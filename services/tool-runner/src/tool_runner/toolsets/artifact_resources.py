@@ -2,13 +2,16 @@
 
 import asyncio
 import base64
+from collections.abc import AsyncGenerator
 
 import msgspec
 
 from mcp_proto.errors import ErrorKind, MeshError
+from mesh_chassis.bus.endpoint import LargeBody
+from tool_runner.core.json_text import base64_length, in_base64, in_json
 from tool_runner.core.media_types import is_text
 from tool_runner.core.store_uris import ARTIFACTS_ROOT, is_canonical, uri_of, wanted_of
-from tool_runner.drivers.storage import Artifact, ArtifactStore
+from tool_runner.drivers.storage import Artifact, ArtifactStore, Opened
 from tool_runner.toolsets.toolset import Watched
 
 __all__ = ["ArtifactResources"]
@@ -38,21 +41,28 @@ class ArtifactResources:
     def __init__(self, store: ArtifactStore) -> None:
         self._store = store
 
-    async def read(self, tenant: str, uri: str, room: int) -> bytes:
+    async def read(self, tenant: str, uri: str, room: int) -> bytes | LargeBody:
         """See ``Resources``."""
         wanted = wanted_of(ARTIFACTS_ROOT, uri, "offset", "length")
         if wanted is None or not wanted.name:
             raise _unknown(uri)
         # Base64 makes four bytes of three; text may be escaped, and is measured.
         most = (room - ANSWER_ROOM_BYTES) // 4 * 3
+        members: dict[str, object]
         ranged = bool(wanted.numbers)
+        opened = None if ranged else await self._store.open(tenant, wanted.name)
+        if opened is not None:
+            members = {"uri": uri, "mimeType": opened.artifact.content_type}
+            parts = _in_parts(opened, members, room, most)
+            if parts is not None:
+                return parts
         offset = wanted.numbers.get("offset", 0)
         length = min(wanted.numbers.get("length", PIECE_BYTES), most) if ranged else room
         found = await self._store.read(tenant, wanted.name, offset, length)
         if found is None:
             raise _unknown(uri)
         artifact, body = found
-        members: dict[str, object] = {"uri": uri, "mimeType": artifact.content_type}
+        members = {"uri": uri, "mimeType": artifact.content_type}
         if not ranged:
             if len(body) > LARGE_BYTES:
                 await asyncio.sleep(0)  # small calls go between two passes over a large body
@@ -84,6 +94,29 @@ class ArtifactResources:
 
     def unwatch(self, tenant: str, uri: str, subscriber: str) -> None:
         """See ``Resources``."""
+
+
+def _in_parts(opened: Opened, members: dict[str, object], room: int, most: int) -> LargeBody | None:
+    """A large one whose size in the answer is known beforehand; None = read it whole."""
+    artifact, size = opened.artifact, opened.json_bytes
+    if artifact.size <= LARGE_BYTES:
+        return None
+    if is_text(artifact.content_type):
+        if size < 0:
+            return None  # not measured, or no text
+        if size <= room - ANSWER_ROOM_BYTES:
+            return _string(members, "text", size, in_json(opened.parts))
+    if artifact.size <= most:
+        size = base64_length(artifact.size)
+        return _string(members, "blob", size, in_base64(opened.parts))
+    return None
+
+
+def _string(
+    members: dict[str, object], name: str, size: int, parts: AsyncGenerator[bytes]
+) -> LargeBody:
+    before, _, after = msgspec.json.encode({**members, name: "\0"}).rpartition(b"\\u0000")
+    return LargeBody(size=size, parts=parts).within(before, after)
 
 
 def _whole(

@@ -13,6 +13,7 @@ from mcp_proto.codec import encode
 from mcp_proto.errors import ErrorKind, MeshError
 from mcp_proto.tool_spec import ToolSpec
 from mcp_proto.types.content import AudioContent, EmbeddedResource, ImageContent, ResourceLink
+from mesh_chassis.bus.endpoint import Intake
 from tool_runner.core.media_types import (
     OCTETS,
     TEXT,
@@ -23,11 +24,12 @@ from tool_runner.core.media_types import (
 )
 from tool_runner.core.store_uris import ARTIFACTS_ROOT, uri_of
 from tool_runner.core.toolbox import Block, ToolResult, failure, success, told
-from tool_runner.drivers.chunks import once
+from tool_runner.drivers.chunks import in_pieces
 from tool_runner.drivers.storage import ARTIFACT_BYTES_MAX, Artifact, ArtifactStore
+from tool_runner.toolsets.arriving import MARK_CHARS, Arriving, BadDataError, PutArguments
 from tool_runner.toolsets.artifact_resources import ArtifactResources
 from tool_runner.toolsets.schemas import CURSOR, LIST_DEFAULT, full_or_raise, limit, obj
-from tool_runner.toolsets.toolset import Tell, Tool, Toolset
+from tool_runner.toolsets.toolset import ReadArguments, Tell, Tool, Toolset
 
 __all__ = ["toolset"]
 
@@ -148,13 +150,6 @@ _DELETE = ToolSpec(
 )
 
 
-class _Put(msgspec.Struct, frozen=True, rename="camel"):
-    key: str
-    content: str | None = None
-    data: str | None = None
-    content_type: str = ""
-
-
 class _Get(msgspec.Struct, frozen=True):
     key: str
     # A whole number may be written 60.0 or 6e1: JSON Schema calls all of them integers.
@@ -178,7 +173,8 @@ class _Artifacts:
     def __init__(self, store: ArtifactStore, tell: Tell) -> None:
         self._store = store
         self._tell = tell
-        self._put = msgspec.json.Decoder(_Put).decode
+        self._put = msgspec.json.Decoder(PutArguments).decode
+        self._arriving: dict[str, Arriving] = {}
         self._get = msgspec.json.Decoder(_Get).decode
         self._list = msgspec.json.Decoder(_List).decode
         self._key = msgspec.json.Decoder(_Key).decode
@@ -188,9 +184,10 @@ class _Artifacts:
             wanted = self._put(arguments)
         except (msgspec.DecodeError, UnicodeDecodeError) as error:  # within a large text
             raise MeshError(ErrorKind.PARAMS, f"arguments cannot be read: {error}") from None
+        arriving = self._arrived(wanted)
         if memoryview(arguments).nbytes > INLINE_BYTES:
             await asyncio.sleep(0)  # small calls go between two passes over a large body
-        body = _body(wanted)
+        body = _body(wanted, arrived=arriving is not None)
         if isinstance(body, ToolResult):
             return body
         usual = TEXT if wanted.content is not None else OCTETS
@@ -203,11 +200,25 @@ class _Artifacts:
         if problem:
             return failure(f"artifacts_put: {problem}.")
         try:
-            made = await self._store.put(tenant, wanted.key, once(body), content_type)
+            if arriving is not None:
+                made = await _committed(arriving, wanted, content_type)
+            else:
+                made = await self._store.put(tenant, wanted.key, in_pieces(body), content_type)
+        except BadDataError as error:
+            return failure(_NO_BASE64.format(error))
         except MeshError as error:
             return full_or_raise(error)
         self._tell(tenant, uri_of(ARTIFACTS_ROOT, wanted.key))
         return success(encode(_about(made)))
+
+    def arrives(self, tenant: str, read: ReadArguments) -> Intake:
+        """Store what a large put brings while it comes."""
+        return Arriving(self._store, self._arriving, tenant, read)
+
+    def _arrived(self, wanted: PutArguments) -> Arriving | None:
+        """Whose mark stands for the body; None = the body itself is there."""
+        given = wanted.content or wanted.data or ""
+        return self._arriving.get(given) if len(given) == MARK_CHARS else None
 
     async def get(self, tenant: str, arguments: msgspec.Raw) -> ToolResult:
         wanted = self._get(arguments)
@@ -241,15 +252,26 @@ class _Artifacts:
         return success(encode({"key": key, "deleted": deleted}))
 
 
-def _body(wanted: _Put) -> bytes | ToolResult:
+def _body(wanted: PutArguments, *, arrived: bool) -> bytes | ToolResult:
     if (wanted.content is None) == (wanted.data is None):
         return failure("artifacts_put: pass either content (text) or data (base64), one of them.")
+    if arrived:
+        return b""  # it is in the store by now, or almost
     if wanted.content is not None:
         return wanted.content.encode()
     try:
         return base64.b64decode(wanted.data or "", validate=True)
     except (binascii.Error, ValueError) as error:
-        return failure(f"artifacts_put: data is no base64 (RFC 4648, section 4): {error}.")
+        return failure(_NO_BASE64.format(error))
+
+
+_NO_BASE64 = "artifacts_put: data is no base64 (RFC 4648, section 4): {}."
+
+
+async def _committed(arriving: Arriving, wanted: PutArguments, content_type: str) -> Artifact:
+    if wanted.key != arriving.key:
+        raise MeshError(ErrorKind.PARAMS, "member 'key' occurs twice")
+    return await arriving.commit(content_type)
 
 
 def _about(artifact: Artifact) -> dict[str, object]:
@@ -329,7 +351,7 @@ def toolset(store: ArtifactStore, tell: Tell) -> Toolset:
     return Toolset(
         server="artifacts",
         tools=(
-            Tool(_PUT, artifacts.put),
+            Tool(_PUT, artifacts.put, arrives=artifacts.arrives),
             Tool(_GET, artifacts.get),
             Tool(_LIST, artifacts.list),
             Tool(_DELETE, artifacts.delete),

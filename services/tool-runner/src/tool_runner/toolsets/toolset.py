@@ -8,10 +8,21 @@ import msgspec
 from mcp_proto.contracts.registry import Catalog
 from mcp_proto.subjects import PLATFORM
 from mcp_proto.tool_spec import ToolSpec
+from mesh_chassis.bus.endpoint import Intake, LargeBody
 from tool_runner.core.toolbox import ToolResult
 from tool_runner.upstreams.upstream import Request
 
-__all__ = ["AskedHandler", "Resources", "Tell", "Tool", "ToolHandler", "Toolset", "Watched"]
+__all__ = [
+    "Arrives",
+    "AskedHandler",
+    "ReadArguments",
+    "Resources",
+    "Tell",
+    "Tool",
+    "ToolHandler",
+    "Toolset",
+    "Watched",
+]
 
 ToolHandler = Callable[[str, msgspec.Raw], Awaitable[ToolResult]]
 """``handler(tenant, arguments)``: arguments are JSON bytes that fit the input schema."""
@@ -21,12 +32,22 @@ Tell = Callable[[str, str], None]
 """``tell(tenant, uri)``: that resource of that tenant changed; never blocks."""
 
 
+ReadArguments = Callable[[bytes], msgspec.Raw]
+"""Makes the body of a call into its arguments; raises ``MeshError``."""
+Arrives = Callable[[str, ReadArguments], Intake]
+"""``arrives(tenant, read)``: uses the large body of a permitted call while it comes."""
+
+
 class Tool(msgspec.Struct, frozen=True):
-    """A tool and what it does: exactly one of ``handler`` and ``asked``."""
+    """A tool and what it does: exactly one of ``handler`` and ``asked``.
+
+    With ``arrives`` the handler of a large call may get what that left of the arguments.
+    """
 
     spec: ToolSpec
     handler: ToolHandler | None = None
     asked: AskedHandler | None = None
+    arrives: Arrives | None = None
 
 
 class Watched(msgspec.Struct, frozen=True):
@@ -54,7 +75,7 @@ class Resources(Protocol):
         """What a caller needs to read or watch one."""
         ...
 
-    async def read(self, tenant: str, uri: str, room: int) -> bytes:
+    async def read(self, tenant: str, uri: str, room: int) -> bytes | LargeBody:
         """One ``TextResourceContents`` or ``BlobResourceContents`` object as JSON.
 
         Args:

@@ -37,7 +37,13 @@ class ContainerUpstream(StdioUpstream):
         askers: Askers | None = None,
     ) -> None:
         super().__init__(
-            definition, children, listener, settings=settings, legacy=legacy, askers=askers
+            definition,
+            children,
+            listener,
+            settings=settings,
+            trusted=trusted,
+            legacy=legacy,
+            askers=askers,
         )
         self._container = Container(definition, settings.containers, trusted=trusted)
 

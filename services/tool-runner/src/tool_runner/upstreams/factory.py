@@ -1,6 +1,5 @@
 """Makes the connection that a server's definition asks for."""
 
-import functools
 import ssl
 import time
 from collections.abc import Iterable
@@ -100,12 +99,16 @@ def make(
         kept: tokens and what led to them, over all its lives.
     """
     if definition.transport == "stdio":
-        piped = (
-            functools.partial(ContainerUpstream, trusted=trusted)
-            if definition.image
-            else StdioUpstream
+        piped = ContainerUpstream if definition.image else StdioUpstream
+        return piped(
+            definition,
+            children,
+            listener,
+            settings=stdio,
+            trusted=trusted,
+            legacy=legacy,
+            askers=askers,
         )
-        return piped(definition, children, listener, settings=stdio, legacy=legacy, askers=askers)
     if definition.transport == "tcp":
         rule = _rule(definition, network, trusted=trusted)
         return TcpUpstream(

@@ -8,11 +8,10 @@ from collections.abc import Mapping
 import msgspec
 
 from mcp_proto.server_definitions import is_secret_reference
-from mesh_chassis.child_environment import child_environment
 from mesh_chassis.children import Child
 from tool_runner.upstreams.secrets import secret
 
-__all__ = ["Reading", "Said", "environment_of", "follow"]
+__all__ = ["Reading", "Said", "follow", "secrets_read"]
 
 
 class Reading(msgspec.Struct, frozen=True, kw_only=True):
@@ -102,17 +101,16 @@ async def follow(child: Child, fed: bytes, said: Said, timeout_s: float) -> bool
     return True
 
 
-def environment_of(declared: Mapping[str, str], server: str) -> dict[str, str]:
-    """The small environment of children with variables of their own, secrets read.
+def secrets_read(declared: Mapping[str, str], server: str) -> dict[str, str]:
+    """Variables of a program, with the secrets that they name.
 
     Raises:
         MeshError: ``upstream``, not executed: a secret is missing.
     """
-    own = {
+    return {
         name: secret(value, server) if is_secret_reference(value) else value
         for name, value in declared.items()
     }
-    return child_environment(os.environ, own)
 
 
 class _Head(asyncio.Protocol):

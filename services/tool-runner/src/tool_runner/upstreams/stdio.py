@@ -7,7 +7,6 @@ next life.
 """
 
 import asyncio
-import os
 from collections.abc import Awaitable
 from typing import Protocol
 
@@ -15,13 +14,13 @@ import msgspec
 
 from mcp_proto.contracts.registry import ServerDefinition
 from mcp_proto.errors import MeshError, Outcome
-from mesh_chassis.child_environment import child_environment
 from mesh_chassis.children import Child, ChildLimits, Children
 from tool_runner.core.askers import Askers
 from tool_runner.upstreams.containers import ContainerSettings
 from tool_runner.upstreams.pipes import LogPipe, Pipes
 from tool_runner.upstreams.session_upstream import SessionUpstream
 from tool_runner.upstreams.upstream import Listener, Offer
+from tool_runner.upstreams.walls import SandboxSettings, Walls
 
 __all__ = ["LinePipes", "Running", "StdioSettings", "StdioUpstream"]
 
@@ -42,11 +41,13 @@ class StdioSettings(msgspec.Struct, frozen=True, kw_only=True):
         start_timeout_s: longest start, from the fork to the last list.
         limits: resource limits of each child.
         containers: how servers from images are run.
+        sandbox: how servers in sandboxes are run.
     """
 
     start_timeout_s: float = 60.0
     limits: ChildLimits = ChildLimits()
     containers: ContainerSettings = ContainerSettings()
+    sandbox: SandboxSettings = SandboxSettings()
 
 
 class Running(Protocol):
@@ -93,6 +94,7 @@ class StdioUpstream(SessionUpstream):
         children: starts and ends processes.
         listener: hears of changed lists.
         settings: bounds.
+        trusted: the definition is the operator's own.
         legacy: the era is known to be legacy.
         askers: what is known of the server's habit to ask back, over all its lives.
     """
@@ -104,6 +106,7 @@ class StdioUpstream(SessionUpstream):
         listener: Listener,
         *,
         settings: StdioSettings | None = None,
+        trusted: bool = True,
         legacy: bool = False,
         askers: Askers | None = None,
     ) -> None:
@@ -118,6 +121,7 @@ class StdioUpstream(SessionUpstream):
         )
         self._children = children
         self._settings = settings
+        self._walls = Walls(definition, children, settings.sandbox, trusted=trusted)
         self._running: Running | None = None
         self._child: Child | None = None
         self._pipes: LinePipes | None = None
@@ -178,9 +182,9 @@ class StdioUpstream(SessionUpstream):
         definition = self._definition
         if not definition.command:
             raise self._error("has no command", Outcome.NOT_EXECUTED)
-        child = await self._children.spawn(
+        child = await self._walls.spawn(
             (definition.command, *definition.args),
-            env=child_environment(os.environ, definition.env),
+            declared=definition.env,
             cwd=definition.cwd,
             limits=self._settings.limits,
         )
@@ -239,10 +243,17 @@ class StdioUpstream(SessionUpstream):
             asyncio.get_running_loop().call_later(_EOF_TO_EXIT_S, self._broken, "closed its output")
 
     def _exited(self, status: int) -> None:
-        how = f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
-        self._end(how)
+        self._end(self._how(status))
         if self._pipes is not None:
             self._pipes.close()
+
+    def _how(self, status: int) -> str:
+        if self._child is not None and self._child.killed_for_memory:
+            return f"was killed: its sandbox has {self._walls.memory_mb} MiB of memory"
+        said = self.log_tail(1)
+        if status == 1 and said and said[0].startswith("bwrap: "):
+            return f"was not started in its sandbox ({said[0]})"
+        return f"was killed by signal {-status}" if status < 0 else f"exited with status {status}"
 
 
 _EOF_TO_EXIT_S = 0.5

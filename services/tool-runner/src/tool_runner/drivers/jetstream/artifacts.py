@@ -21,11 +21,11 @@ import msgspec
 
 from mcp_proto.buckets import tenant_objects
 from mcp_proto.errors import ErrorKind, MeshError, Outcome
-from mcp_proto.limits import BLOB_CHUNK_BYTES
 from mcp_proto.subjects import decode_token, encode_token
 from mesh_chassis.bus.connection import Bus
 from mesh_chassis.clock import now_ms
 from mesh_chassis.jetstream import Conflict, stored_write
+from tool_runner.core.json_text import JsonLength
 from tool_runner.drivers import chunks
 from tool_runner.drivers.chunks import ObjectInfo
 from tool_runner.drivers.jetstream import objects_view
@@ -38,6 +38,9 @@ from tool_runner.drivers.storage import (
     SCAN_MAX,
     Artifact,
     ArtifactPage,
+    ContentType,
+    Opened,
+    told_type,
 )
 
 __all__ = ["JetStreamArtifacts"]
@@ -85,7 +88,7 @@ class JetStreamArtifacts:
         usage.relief = self._relieve
 
     async def put(
-        self, tenant: str, key: str, body: AsyncIterator[bytes], content_type: str
+        self, tenant: str, key: str, body: AsyncIterator[bytes], content_type: ContentType
     ) -> Artifact:
         """See ``ArtifactStore``."""
         name = _name(key)
@@ -96,7 +99,7 @@ class JetStreamArtifacts:
         committing = False
         try:
             async with asyncio.timeout(UPLOAD_MAX_S), aclosing(upload.pieces()) as pieces:
-                sequences = await chunks.write_chunks(self._bus, subject, pieces, {})
+                sequences = await chunks.write_chunks(self._bus, subject, pieces, {}, upload.wrote)
             info = ObjectInfo(
                 name=name,
                 bucket=tenant_objects(tenant),
@@ -105,9 +108,10 @@ class JetStreamArtifacts:
                 chunks=len(sequences),
                 digest=digest_text(await upload.sha256()),
                 metadata={
-                    objects_view.CONTENT_TYPE: content_type,
+                    objects_view.CONTENT_TYPE: told_type(content_type),
                     objects_view.CREATED: str(now_ms()),
                     chunks.SEQUENCES: chunks.noted(sequences),
+                    **upload.noted(),
                 },
             )
             committing = True
@@ -147,8 +151,7 @@ class JetStreamArtifacts:
             try:
                 body = await chunks.read_range(
                     self._bus,
-                    info.bucket,
-                    f"$O.{info.bucket}.C.{info.nuid}",
+                    info,
                     chunks.sequences_of(info.metadata.get(chunks.SEQUENCES, "")),
                     offset,
                     min(info.size, offset + length),
@@ -159,6 +162,19 @@ class JetStreamArtifacts:
                 continue  # replaced or deleted long enough ago: look again
             return artifact_of(info), body
         raise MeshError(ErrorKind.LOST, "a part of the artifact is gone")
+
+    async def open(self, tenant: str, key: str) -> Opened | None:
+        """See ``ArtifactStore``."""
+        _, info = await self._latest(tenant, _name(key))
+        if info is None:
+            return None
+        noted = info.metadata.get(objects_view.JSON_BYTES, "")
+        sequences = chunks.sequences_of(info.metadata.get(chunks.SEQUENCES, ""))
+        return Opened(
+            artifact=artifact_of(info),
+            json_bytes=int(noted) if noted.isdigit() else -1,
+            parts=chunks.read_parts(self._bus, info, sequences),
+        )
 
     async def list(self, tenant: str, prefix: str, limit: int, cursor: str) -> ArtifactPage:
         """See ``ArtifactStore``."""
@@ -330,6 +346,7 @@ class _Upload:
         self._taken = 0
         self._hash = hashlib.sha256()
         self._hashing: asyncio.Future[None] | None = None
+        self._json: JsonLength | None = JsonLength()
         self.size = 0
 
     async def pieces(self) -> AsyncGenerator[bytes]:
@@ -341,15 +358,31 @@ class _Upload:
                 raise MeshError(
                     ErrorKind.TOO_LARGE, f"an artifact has at most {ARTIFACT_BYTES_MAX} bytes"
                 )
-            await self._take(len(piece) + (len(piece) // BLOB_CHUNK_BYTES + 1) * OVERHEAD_BYTES)
+            await self._take(len(piece) + (len(piece) // chunks.CHUNK_BYTES + 1) * OVERHEAD_BYTES)
             await self._hashed()
+            self._measure(piece)
             if len(piece) < OFF_LOOP_BYTES:
                 self._hash.update(piece)
             else:
                 self._hashing = asyncio.ensure_future(asyncio.to_thread(self._hash.update, piece))
             yield piece
-            # Written but for a window of chunks: the broker counts it from here on.
-            self.settle()
+
+    def wrote(self, size: int) -> None:
+        """So much is in the stream: the broker counts it from here on."""
+        size = min(size, self._taken)
+        self._taken -= size
+        self._usage.done(self._tenant, size)
+
+    def noted(self) -> dict[str, str]:
+        """What its description says beside type, time and place."""
+        size = self._json.end() if self._json is not None else -1
+        return {objects_view.JSON_BYTES: str(size)} if size >= 0 else {}
+
+    def _measure(self, piece: bytes) -> None:
+        if self._json is not None and len(piece) > OFF_LOOP_BYTES:
+            self._json = None  # it would hold up the loop; such a body is read whole
+        if self._json is not None and not self._json.feed(piece):
+            self._json = None
 
     async def sha256(self) -> bytes:
         """Of the whole."""

@@ -25,6 +25,7 @@ __all__ = [
     "ARTIFACTS",
     "CONTENT_TYPE",
     "CREATED",
+    "JSON_BYTES",
     "artifact_of",
     "at",
     "description",
@@ -41,6 +42,8 @@ __all__ = [
 ARTIFACTS = "artifacts/"
 """What names of artifacts begin with; stored results share the bucket."""
 CONTENT_TYPE, CREATED = "content-type", "mesh-created-ms"
+JSON_BYTES = "mesh-json-bytes"
+"""Length of a text as a JSON string, by which it can be given while it is read."""
 NAME_DIGEST_CHARS, NUID_CHARS = 16, 32
 _DIGEST = "SHA-256="
 _INFO = msgspec.json.Decoder(ObjectInfo)
