@@ -179,7 +179,8 @@ async def test_created_key_authenticates_at_once_with_the_grant_of_its_principal
     assert found.credential_id == f"key:{made.id}"
     assert (found.grant.allow, found.grant.deny) == (("notes:*",), ("notes:delete",))
     assert "CallTools" in found.grant.permissions
-    assert 0 < found.expires_ms - auth.gateway.server_now_ms() <= 600_000
+    # Two processes know the broker's time to a few ms each.
+    assert 0 < found.expires_ms - auth.gateway.server_now_ms() <= 600_100
     assert await auth.check(made.key, "acme") == found
     assert (await auth.refusal(made.key, "other")).kind is ErrorKind.DENIED
 

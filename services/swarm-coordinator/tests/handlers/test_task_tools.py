@@ -86,6 +86,16 @@ async def test_wait_answers_with_the_result(room: Room) -> None:
     assert done["result"] == (await room.call("task_result", taskId=done["taskId"]))["result"]
 
 
+async def test_who_does_not_wait_gets_the_id_of_a_task_that_has_failed_already(room: Room) -> None:
+    owner = await room.swarm("tool")
+    wishes = {"task": "go", "idempotencyKey": "k", "execution": {"retryPolicy": "none"}}
+    made = await room.call("task_orchestrate", **wishes)
+    owner.finish(next(iter(owner.work())), error="broken")
+    again = await room.call("task_orchestrate", **wishes)
+
+    assert (again["taskId"], again["status"]) == (made["taskId"], "failed")
+
+
 async def test_dry_run_gives_the_plan_and_changes_nothing(room: Room) -> None:
     owner = await capable(room)
     before = owner.state.sequence

@@ -123,18 +123,19 @@ _LACKING = frozenset(("missing_capabilities", "plan"))
 
 
 async def submitted(owner: Owner, caller: Caller, task: str, *, wait: bool) -> Orchestrated:
-    """What the call that gave a task answers.
+    """What the call that gave a task answers: who does not wait gets its id, whatever became of it.
 
     Raises:
-        FailedTask: it ended without a result.
+        FailedTask: waited for, it ended without a result.
         Refusal: it is a repeat of a task whose state is forgotten.
     """
     state = owner.state.tasks.get(task)
     if state is None:
         raise _forgotten(task, await owner.task_record(caller.principal, task))
-    if wait:
-        state = await ended(owner, caller, state)
-        await owner.known(task)
+    if not wait:
+        return orchestrated(owner.state, state, await brought(owner, state))
+    state = await ended(owner, caller, state)
+    await owner.known(task)
     return await told(owner, state)
 
 
