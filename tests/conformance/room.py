@@ -196,6 +196,8 @@ class Room:
         document = {
             "performance": {"rate_limit_per_second": 10_000.0},
             "mcp_servers": servers,
+            # Servers of tenants run in sandboxes, and these lie in the repository.
+            "sandbox": {"tenant_paths": [str(REPO)]},
         }
         return tomlkit.dumps(document)
 
