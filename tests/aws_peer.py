@@ -28,8 +28,11 @@ ENVIRONMENT = {
 }
 """Credentials that moto takes, and nothing of the machine's own."""
 
+# moto looks at a condition and writes without a lock between the two, where AWS is atomic. Threads
+# that only change where they wait for the network make it so.
 _SERVER = """
 import sys
+sys.setswitchinterval(60)
 from moto.server import ThreadedMotoServer
 server = ThreadedMotoServer(ip_address="127.0.0.1", port=0, verbose=False)
 server.start()

@@ -129,6 +129,7 @@ HOSTILE = (
 
 
 @pytest.mark.slow
+@pytest.mark.slow
 async def test_hostile_keys_of_one_tenant_touch_nothing_of_another(bench):
     stores = await bench.stores()
     mine, other = fresh_tenant(), fresh_tenant()
