@@ -170,15 +170,20 @@ async def _held(caller: Caller, mesh: Mesh) -> Row:
 async def _takeover(
     caller: Caller, mesh: Mesh, swarm: str, name: str, number: signal.Signals
 ) -> Row:
-    """From the signal until the swarm answers as another replica's."""
+    """From the signal until the swarm answers as that of another process.
+
+    That may be a new one of the same name: ``mesh up`` starts what was killed anew.
+    """
     took: list[float] = []
     for _ in range(1):
         owner = (await caller.call("swarm_status", swarmId=swarm))["owner"]
+        signalled = _pid(mesh, owner)
         began = time.perf_counter()
-        os.kill(_pid(mesh, owner), number)
+        os.kill(signalled, number)
         while time.perf_counter() - began < WITHIN_S:
             try:
-                if (await caller.call("swarm_status", swarmId=swarm))["owner"] != owner:
+                found = (await caller.call("swarm_status", swarmId=swarm))["owner"]
+                if found != owner or _pid(mesh, owner) != signalled:
                     break
             except RuntimeError:
                 pass
